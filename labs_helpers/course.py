@@ -98,7 +98,8 @@ def execute(entry: Entry) -> None:
     try:
         client.execute()
     except CellExecutionError as error:
-        raise LabsError(f"the solution of lab {entry.id} fails:\n{str(error)[-1500:]}", f"mend {entry.source}") from None
+        what = f"the solution of lab {entry.id} fails:\n{str(error)[-1500:]}"
+        raise LabsError(what, f"mend {entry.source}") from None
     finally:
         print()
     write_notebook(tidy(notebook), entry.solution)
@@ -110,7 +111,8 @@ def tidy(notebook: Any) -> Any:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
             if output.output_type == "stream":
-                output.text = "\n".join(line.rsplit("\r", 1)[-1] for line in output.text.replace("\r\n", "\n").split("\n"))
+                lines = output.text.replace("\r\n", "\n").split("\n")
+                output.text = "\n".join(line.rsplit("\r", 1)[-1] for line in lines)
     return notebook
 
 
@@ -179,7 +181,8 @@ def _validate(entry: Entry, notebook: Any) -> None:
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        if cell.source.count(BEGIN) != cell.source.count(END) or len(_BLOCK.findall(cell.source)) != cell.source.count(BEGIN):
+        blocks = len(_BLOCK.findall(cell.source))
+        if not cell.source.count(BEGIN) == cell.source.count(END) == blocks:
             raise wrong(f"unbalanced solution markers in the cell that starts {cell.source[:40]!r}")
         if name := cell_name(cell):
             names.append(name)

@@ -128,7 +128,7 @@ class Lab:
             elif hasattr(item, "measurements"):
                 rows = item.measurements()
             else:
-                rows = list(item)  # type: ignore[arg-type]
+                rows = list(item)
             self.result.measurements.extend(rows)
             for row in rows:
                 if row.source == "measured" and row.engine in self._statuses:
@@ -182,8 +182,9 @@ class Lab:
             print(f"  {'✓' if check.status == 'passed' else '…'} exercise {check.exercise}: {check.status}")
         missing = [r for r in result.requirements if not r.met]
         if missing:
+            what = "; ".join(f"{r.name} ({r.detail})" for r in missing)
             raise NotMeasured(
-                f"lab {result.lab} did not measure what it must: " + "; ".join(f"{r.name} ({r.detail})" for r in missing),
+                f"lab {result.lab} did not measure what it must: {what}",
                 "run the cells above that measure it; ./labs doctor says what this machine can run")
 
     def _card(self) -> str:
@@ -213,7 +214,8 @@ def validate_parameters(parameters: dict[str, Any]) -> None:
     for name, value in parameters.items():
         allowed = syllabus.PARAMETERS[name]
         if not isinstance(value, str) or not value:
-            raise LabsError(f"parameter {name}={value!r} must be a text", f"e.g. {name}={(allowed or ('results',))[0]!r}")
+            example = allowed[0] if allowed else "results"
+            raise LabsError(f"parameter {name}={value!r} must be a text", f"e.g. {name}={example!r}")
         if allowed and value not in allowed:
             raise LabsError(f"parameter {name}={value!r} is not one of {', '.join(allowed)}",
                             f"e.g. {name}={allowed[0]!r}")
@@ -233,7 +235,7 @@ def _injected_parameters() -> list[str]:
         from IPython.core.getipython import get_ipython
     except ImportError:
         return []
-    shell: Any = get_ipython()  # type: ignore[no-untyped-call]
+    shell: Any = get_ipython()
     cells: list[str] = shell.user_ns.get("In", []) if shell else []
     names = []
     for cell in cells:

@@ -49,7 +49,7 @@ METRICS: dict[str, Metric] = {
         Metric(name="goodput", title="Goodput", unit="req/s", better="higher"),
         Metric(name="acceptance_length", title="Acceptance length", unit="tokens", better="higher"),
         Metric(name="speedup", title="Speedup", unit="x", better="higher"),
-        Metric(name="cached_tokens", title="Prompt tokens served from the prefix cache", unit="tokens", better="higher"),
+        Metric(name="cached_tokens", title="Prompt tokens from the prefix cache", unit="tokens", better="higher"),
         Metric(name="cache_hit_rate", title="Prefix cache hit rate", unit="ratio", better="higher"),
         Metric(name="prompt_tokens", title="Prompt tokens", unit="tokens", better="neither"),
         Metric(name="completion_tokens", title="Completion tokens", unit="tokens", better="neither"),

@@ -15,7 +15,7 @@ import os
 import platform
 import shutil
 import signal
-import subprocess  # noqa: S404
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -130,7 +130,8 @@ def _torch_index(path: Path, log: Path) -> tuple[str, ...]:
 def _make_venv(path: Path, log: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
     with log.open("a") as out:
-        done = subprocess.run([sys.executable, "-m", "venv", str(path)], stdout=out, stderr=subprocess.STDOUT, check=False)
+        command = [sys.executable, "-m", "venv", str(path)]
+        done = subprocess.run(command, stdout=out, stderr=subprocess.STDOUT, check=False)
     if done.returncode:
         shutil.rmtree(path, ignore_errors=True)
         text = tail(log)

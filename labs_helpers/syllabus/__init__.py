@@ -74,7 +74,8 @@ class Entry:
         if not self.built:
             raise LabsError(f"lab {self.id} is not part of this release", "see ./labs progress for the ones that are")
         module = importlib.import_module(f"labs_helpers.syllabus.{self.stem}")
-        return module.SPEC  # type: ignore[no-any-return]
+        spec: LabSpec = module.SPEC
+        return spec
 
 
 CONTENTS: tuple[Entry, ...] = (

@@ -1,0 +1,252 @@
+"""The command line. Each command reads its arguments, calls one function elsewhere and prints what it returned."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from labs_helpers.errors import LabsError
+from labs_helpers.paths import ROOT
+
+app = typer.Typer(
+    name="labs", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Module 3.3: Model Deployment & Inference Engines. Seven labs on real engines.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+engines_app = typer.Typer(no_args_is_help=False, invoke_without_command=True, rich_markup_mode=None,
+                          help="One engine by hand; without a command, the table of engines.")
+model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Authors: the course model.")
+app.add_typer(engines_app, name="engines")
+app.add_typer(model_app, name="model")
+
+RESULTS = ROOT / "results"
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+
+
+@app.command()
+def run(
+    labs: Annotated[list[str] | None, typer.Argument(help="e.g. 3.3.1; all that are built when none is named")] = None,
+    scale: Annotated[str | None, typer.Option(help="quick or full [default: full for named labs, else quick]")] = None,
+    profile: Annotated[str, typer.Option(help="auto, cpu, spark or cuda")] = "auto",
+    student: Annotated[bool, typer.Option("--student", help="Run the student notebooks, not the solutions.")] = False,
+    out: Out = RESULTS,
+    parameter: Annotated[list[str] | None, typer.Option("-p", help="NAME=VALUE, passed to the notebook")] = None,
+) -> None:
+    """Set up what is missing, run labs headless, write notebooks, results and one HTML report."""
+    from labs_helpers import lab, runner
+
+    given = {"scale": scale or ("full" if labs else "quick"), "profile": profile, **_pairs(parameter or [])}
+    lab.validate_parameters(given)
+    entries = runner.choose(labs or [])
+    runner.require_writable(out)
+    runner.set_up(entries)
+    ran = runner.run_all(entries, out=out, student=student, parameters=given)
+    raise typer.Exit(0 if ran and all(r.ok for r in ran) else 1)
+
+
+@app.command()
+def test(
+    only: Annotated[list[str] | None, typer.Option(help="lint, format, types, unit, integration or nbval")] = None,
+    pytest_args: Annotated[list[str] | None, typer.Argument(help="passed to pytest, after --")] = None,
+) -> None:
+    """Set up what is missing and run all tests, the same as CI."""
+    from labs_helpers import selftest
+
+    raise typer.Exit(selftest.run(only or [], pytest_args or []))
+
+
+@app.command()
+def lab(
+    name: Annotated[str | None, typer.Argument(help="the lab to open, e.g. 3.3.1")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port on 127.0.0.1")] = 8888,
+    browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
+) -> None:
+    """JupyterLab with the course kernel."""
+    from labs_helpers import runner, syllabus
+
+    runner.open_lab(syllabus.find(name) if name else None, port, browser)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """What this machine can run, what is missing, and how to fix it."""
+    from labs_helpers import doctor as module
+
+    found = module.examine()
+    print(found.model_dump_json(indent=1)) if as_json else module.render(found)
+    raise typer.Exit(0 if found.ready else 1)
+
+
+@app.command()
+def progress(out: Out = RESULTS, as_json: Json = False) -> None:
+    """The module's milestones, from the results on disk."""
+    from labs_helpers import progress as module
+
+    rows = module.milestones(out)
+    if as_json:
+        print(json.dumps([row.model_dump() for row in rows], indent=1))
+        return
+    for row in rows:
+        mark = {"reached": "[x]", "started": "[~]"}.get(row.state, "[ ]")
+        detail = ", ".join(part for part in (row.state, row.exercises, row.finished) if part)
+        print(f"{mark} {row.lab}  {row.milestone:<48} {detail}")
+
+
+@app.command()
+def build(
+    execute: Annotated[bool, typer.Option("--execute", help="Also run the solutions and keep their outputs.")] = False,
+    lab: Annotated[list[str] | None, typer.Option(help="only this lab")] = None,
+) -> None:
+    """Authors: write the student and solution notebooks from notebooks/source/."""
+    from labs_helpers import course, syllabus
+
+    wanted = [syllabus.find(name) for name in lab] if lab else list(syllabus.built())
+    for entry in wanted:
+        entry.spec()
+        for path in course.write(entry):
+            print(path.relative_to(ROOT))
+        if execute:
+            course.execute(entry)
+
+
+@app.command()
+def clean(
+    cache: Annotated[bool, typer.Option("--cache", help="Also the engines' environments and built models.")] = False,
+) -> None:
+    """Remove results and build products of this checkout."""
+    import shutil
+
+    from labs_helpers.paths import cache_dir
+
+    doomed = [RESULTS, *ROOT.glob("*.egg-info"), *(ROOT / name for name in ("build", ".mypy_cache", ".ruff_cache"))]
+    for path in [*doomed, *([cache_dir()] if cache else [])]:
+        if path.exists():
+            print(f"removing {path}")
+            shutil.rmtree(path)
+
+
+# -- engines ---------------------------------------------------------------------------------------------------------
+
+
+@engines_app.callback()
+def engines(context: typer.Context, as_json: Json = False) -> None:
+    """The table of engines: which can run here, which are missing and why."""
+    if context.invoked_subcommand:
+        return
+    from labs_helpers.engines import registry
+
+    rows = registry.table()
+    if as_json:
+        print(json.dumps([row.model_dump() for row in rows], indent=1))
+        return
+    for row in rows:
+        print(f"{row.engine:<14} {row.status:<12} {row.version:<18} {row.reason}")
+        if row.remedy:
+            print(f"{'':<14} -> {row.remedy}")
+
+
+@engines_app.command("install")
+def engines_install(name: str, force: Annotated[bool, typer.Option("--force", help="Build it anew.")] = False) -> None:
+    """Build an engine's own environment from its exact pins."""
+    from labs_helpers.bootstrap import progress_line
+    from labs_helpers.engines import install
+
+    if force:
+        install.uninstall(name)
+    install.install(name, progress_line)
+    print(f"{name} is installed")
+
+
+@engines_app.command("start")
+def engines_start(
+    name: str,
+    precision: Annotated[str | None, typer.Option(help="fp32, bf16, q8_0: what the engine can serve here")] = None,
+    option: Annotated[list[str] | None, typer.Option("-o", help="NAME=VALUE, an option of the engine")] = None,
+    model: Annotated[str | None, typer.Option(help="a model folder or GGUF file instead of the course model")] = None,
+) -> None:
+    """Start one engine on 127.0.0.1 and keep it until Ctrl-C or `labs engines stop`."""
+    from labs_helpers.engines import foreground
+
+    foreground.run(name, precision=precision, model=model, options=_pairs(option or []))
+
+
+@engines_app.command("stop")
+def engines_stop(name: Annotated[str | None, typer.Argument(help="any engine when not named")] = None) -> None:
+    """Stop the engine that runs now."""
+    from labs_helpers.engines import foreground
+
+    print(foreground.stop(name))
+
+
+@engines_app.command("logs")
+def engines_logs(name: str, lines: Annotated[int, typer.Option("-n", min=1, help="how many lines")] = 40) -> None:
+    """The last lines of an engine's newest log."""
+    from labs_helpers.engines import foreground
+
+    print(foreground.logs(name, lines))
+
+
+# -- the course model ------------------------------------------------------------------------------------------------
+
+
+@model_app.command("train")
+def model_train(
+    out: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "build" / "model",
+    seed: int = 0,
+    steps: Annotated[int | None, typer.Option(min=1, help="fewer steps, for a trial")] = None,
+    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+) -> None:
+    """Train the course model from its corpus; resumable, seeded."""
+    from labs_helpers.model import train
+
+    print(train.train(out, seed=seed, steps=steps, resume=resume))
+
+
+@model_app.command("evaluate")
+def model_evaluate(as_json: Json = False) -> None:
+    """Held-out loss, slot copying and samples of the shipped model."""
+    from labs_helpers.model import evaluate
+
+    found = evaluate.evaluate()
+    print(json.dumps(found.as_dict(), indent=1) if as_json else found)
+
+
+# -- plumbing --------------------------------------------------------------------------------------------------------
+
+
+def _pairs(items: list[str]) -> dict[str, Any]:
+    """NAME=VALUE texts as a dictionary; values that read as JSON (numbers, true, false) become that."""
+    pairs: dict[str, Any] = {}
+    for item in items:
+        name, separator, text = item.partition("=")
+        if not separator or not name:
+            raise LabsError(f"{item!r} is not NAME=VALUE", "e.g. -p scale=quick")
+        try:
+            pairs[name] = json.loads(text)
+        except ValueError:
+            pairs[name] = text
+    return pairs
+
+
+def main() -> None:
+    """Run the command line; a LabsError is a message and its exit code, Ctrl-C is 130."""
+    try:
+        app(prog_name="labs")
+    except LabsError as error:
+        print(f"labs: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("\nlabs: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        print(f"labs: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

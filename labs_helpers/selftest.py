@@ -1,0 +1,64 @@
+"""`./labs test`: every check the course has, stage by stage, the same here and in CI."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from labs_helpers.errors import LabsError
+from labs_helpers.paths import ROOT
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command of the test run."""
+
+    name: str
+    what: str
+    argv: tuple[str, ...]
+    needs_engines: bool = False
+
+
+PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+
+STAGES = (
+    Stage("lint", "ruff check", (sys.executable, "-m", "ruff", "check", ".")),
+    Stage("format", "ruff format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
+    Stage("types", "mypy", (sys.executable, "-m", "mypy")),
+    Stage("unit", "tests that start no engine", (*PYTEST, "-m", "not engine", "tests")),
+    Stage("integration", "tests on real engines", (*PYTEST, "-m", "engine", "tests"), needs_engines=True),
+    Stage("nbval", "student and solution notebooks, cell by cell",
+          (*PYTEST, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"), needs_engines=True),
+)
+
+
+def run(only: Sequence[str] = (), pytest_args: Sequence[str] = ()) -> int:
+    """Run the stages in order, all of them even when one fails; 0 when every one passed.
+
+    Raises:
+        LabsError: a stage that does not exist.
+    """
+    names = [stage.name for stage in STAGES]
+    if unknown := [name for name in only if name not in names]:
+        raise LabsError(f"there is no test stage {unknown[0]!r}", f"stages: {', '.join(names)}")
+    chosen = [stage for stage in STAGES if not only or stage.name in only]
+    if any(stage.needs_engines for stage in chosen):
+        from labs_helpers import runner
+        from labs_helpers.syllabus import built
+
+        runner.set_up(built())
+    environment = {**os.environ, "LABS_SCALE": "quick", "PYTHONDONTWRITEBYTECODE": "1"}
+    lines, failed = [], False
+    for stage in chosen:
+        print(f"== {stage.name}: {stage.what}", flush=True)
+        started = time.monotonic()
+        extra = pytest_args if "pytest" in stage.argv else ()
+        code = subprocess.run([*stage.argv, *extra], cwd=ROOT, env=environment, check=False).returncode
+        failed |= code != 0
+        lines.append(f"   {'ok' if code == 0 else 'FAILED'}  {stage.name:<12} {time.monotonic() - started:6.0f} s")
+    print("\n".join(["", "stages:", *lines]))
+    return 1 if failed else 0
