@@ -1,0 +1,227 @@
+"""How fast this machine reads memory, and the decode rate that no engine can exceed because of it.
+
+Decoding one token at batch 1 reads every weight once, so its rate is at most bandwidth / bytes per token: the
+roofline. Which bandwidth? Decode streams the same weights over and over. Weights far larger than the last-level cache
+come from DRAM each time; weights that fit may stay in the cache between two tokens and be read several times faster.
+So the honest roof for a model is the read bandwidth *at a working set of the size of its weights*, read repeatedly;
+a DRAM figure would put a small model above its own roof. `bandwidth` takes the working set for that reason, and the
+doctor shows both. A roof is a best case: the value is the fastest pass, and the spread runs down to the slowest.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+from typing import TYPE_CHECKING, Any, Literal
+
+from labs_helpers.errors import LabsError
+from labs_helpers.machine.memory import ROOT, host_memory, number
+from labs_helpers.results import Measurement, Spread
+
+if TYPE_CHECKING:
+    from labs_helpers.machine.detection import Machine
+
+MIB = 2**20
+SPARK_BANDWIDTH = 273.0
+SPARK_SOURCE = "NVIDIA, DGX Spark User Guide, system specifications: LPDDR5x, 273 GB/s (docs.nvidia.com/dgx/dgx-spark)"
+SECONDS_PER_KERNEL = 0.2
+SMALLEST_WORKING_SET = 4 * MIB
+
+
+@dataclass(frozen=True)
+class Bandwidth:
+    """Read bandwidth in GB/s (1e9 bytes per second) and where it comes from."""
+
+    gb_per_s: float
+    source: Literal["measured", "published"]
+    working_set_bytes: int = 0
+    """Bytes that were read over and over; 0 for a published figure."""
+    spread: Spread | None = None
+    n: int = 0
+    """Passes that were timed."""
+    cited_from: str | None = None
+
+    def __str__(self) -> str:
+        if self.source == "published":
+            return f"{self.gb_per_s:.0f} GB/s (published: {self.cited_from})"
+        low = f", slowest {self.spread.low:.0f}" if self.spread else ""
+        size = self.working_set_bytes / MIB
+        return f"{self.gb_per_s:.0f} GB/s over {size:,.0f} MiB (measured: best of {self.n} passes{low})"
+
+    def as_measurement(self, machine: Machine) -> Measurement:
+        """The figure with its provenance, for the records of a lab."""
+        if self.source == "published":
+            return Measurement(metric="bandwidth", value=self.gb_per_s, engine="memory", machine=machine.label,
+                               source="reference", cited_from=self.cited_from)
+        return Measurement(metric="bandwidth", value=self.gb_per_s, spread=self.spread, n=self.n, engine="memory",
+                           engine_version=_reader_version(machine), machine=machine.label,
+                           load={"workload": f"read {self.working_set_bytes / MIB:.0f} MiB", "arrival": "none"})
+
+
+def bandwidth(machine: Machine, working_set_bytes: int | None = None) -> Bandwidth:
+    """Read bandwidth of the memory that engines on `machine` keep weights in.
+
+    A DGX Spark gets the published figure; another CUDA GPU is measured with torch on the device; a CPU with numpy
+    kernels over all usable cores (under a second). One measurement per size and process.
+
+    Args:
+        machine: as `detect` returns it.
+        working_set_bytes: the size of the weights, e.g. `ModelSpec.bytes_per_token`. None means a size that no
+            cache holds. Larger than that is measured at that size: it is the same memory.
+
+    Raises:
+        LabsError: there is a GPU, but this Python's torch cannot use it.
+    """
+    if machine.kind == "spark":
+        return Bandwidth(SPARK_BANDWIDTH, "published", cited_from=SPARK_SOURCE)
+    dram = dram_working_set() if machine.kind == "cpu" else 1024 * MIB
+    size = min(dram, max(SMALLEST_WORKING_SET, working_set_bytes)) if working_set_bytes else dram
+    return _measure(machine.kind, machine.cores, size)
+
+
+def roofline(bandwidth: Bandwidth | float, bytes_per_token: float) -> float:
+    """Tokens per second that decoding at batch 1 cannot exceed: GB/s over the bytes that one token reads.
+
+    >>> round(roofline(273.0, 16e9))   # Llama-3.1-8B in bf16 on a DGX Spark
+    17
+
+    Raises:
+        LabsError: a value that is not positive.
+    """
+    rate = bandwidth.gb_per_s if isinstance(bandwidth, Bandwidth) else bandwidth
+    if rate <= 0 or bytes_per_token <= 0:
+        raise LabsError(f"no roofline from {rate} GB/s and {bytes_per_token} bytes per token",
+                        "give a positive bandwidth and the bytes of weights that one token reads")
+    return rate * 1e9 / bytes_per_token
+
+
+def kv_bytes(*, layers: int, kv_heads: int, head_dim: int, context: int, bytes_per_element: float = 2) -> int:
+    """Bytes of KV cache that one token reads at this context length: keys and values of every layer."""
+    return int(2 * layers * kv_heads * head_dim * bytes_per_element * context)
+
+
+def bytes_per_token(weight_bytes: int, kv_cache_bytes: int = 0, batch: int = 1) -> float:
+    """Bytes read per generated token: the weights are shared by the batch, the KV cache is not."""
+    return weight_bytes / batch + kv_cache_bytes
+
+
+def roofline_measurement(
+    machine: Machine, *, model: str, precision: str, weight_bytes: int, kv_cache_bytes: int = 0
+) -> Measurement:
+    """The decode roofline of a model on this machine, at the bandwidth for weights of that size."""
+    band = bandwidth(machine, weight_bytes)
+    per_token = bytes_per_token(weight_bytes, kv_cache_bytes)
+    base = band.as_measurement(machine)
+    spread = None
+    if base.spread:
+        spread = Spread(low=roofline(base.spread.low, per_token), high=roofline(base.spread.high, per_token),
+                        kind=base.spread.kind)
+    return Measurement(**{**base.model_dump(), "metric": "roofline", "unit": "tok/s",
+                          "value": roofline(band, per_token), "spread": spread, "model": model, "precision": precision})
+
+
+def last_level_cache(root: Path = ROOT) -> int:
+    """Bytes of last-level cache over all its instances; 0 where the kernel does not say."""
+    instances: dict[tuple[int, str], int] = {}
+    for index in (root / "sys/devices/system/cpu").glob("cpu[0-9]*/cache/index*"):
+        try:
+            level = int((index / "level").read_text())
+            size = number((index / "size").read_text().strip().removesuffix("K"))
+            shared = (index / "shared_cpu_list").read_text().strip()
+        except (OSError, ValueError):
+            continue
+        if size:
+            instances[level, shared] = size * 1024
+    last = max((level for level, _ in instances), default=0)
+    return sum(size for (level, _), size in instances.items() if level == last)
+
+
+def dram_working_set(root: Path = ROOT) -> int:
+    """Bytes that no cache holds: four times the last-level cache, 256 MiB to 2 GiB, a quarter of what is free."""
+    wanted = min(2048 * MIB, max(256 * MIB, 4 * last_level_cache(root)))
+    return max(SMALLEST_WORKING_SET, min(wanted, host_memory(root).available // 4))
+
+
+@functools.cache
+def _measure(kind: str, cores: int, size: int) -> Bandwidth:
+    passes = list(_device_passes("cuda", size) if kind == "cuda" else _host_passes(size, cores))
+    rates = sorted(size / seconds / 1e9 for seconds in passes)
+    return Bandwidth(rates[-1], "measured", size, Spread(low=rates[0], high=rates[-1], kind="minmax"), len(rates))
+
+
+def _host_passes(size: int, cores: int) -> Iterator[float]:
+    """Seconds per pass over `size` bytes, each core reading its own share.
+
+    Reductions in numpy, because they release the interpreter's lock and because its large arrays ask for huge pages.
+    Three kernels, since which one keeps up with the memory differs between processors. The array is written first:
+    untouched pages would all be one shared page of zeros.
+    """
+    import numpy as np
+
+    words = size // 8
+    shares = np.array_split(np.ones(words, dtype=np.int64), cores)
+    kernels: tuple[Callable[[Any], Any], ...] = (
+        np.bitwise_or.reduce, np.add.reduce, lambda share: np.maximum.reduce(share.view(np.uint8)))
+    # One pass over a small working set is over before all threads have started: time several as one.
+    repeats = max(1, 64 * MIB // size)
+    barrier = Barrier(cores)
+
+    def read(kernel: Callable[[Any], Any], share: Any) -> tuple[float, float]:
+        barrier.wait()
+        start = time.perf_counter()
+        for _ in range(repeats):
+            kernel(share)
+        return start, time.perf_counter()
+
+    with ThreadPoolExecutor(cores) as pool:
+        for kernel in kernels:
+            deadline = time.perf_counter() + SECONDS_PER_KERNEL
+            done = 0
+            while done < 3 or time.perf_counter() < deadline:
+                spans = list(pool.map(read, [kernel] * cores, shares))
+                if done:   # the first round brings the array into the cache, where it fits
+                    yield (max(end for _, end in spans) - min(start for start, _ in spans)) / repeats
+                done += 1
+
+
+def _device_passes(device: str, size: int) -> Iterator[float]:
+    """Seconds per read of `size` bytes by a torch reduction on `device`.
+
+    Raises:
+        LabsError: torch is built without support for that device.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise LabsError(f"torch {torch.__version__} cannot use this machine's GPU",
+                        "install the CUDA build of torch in the course's environment, or use --profile cpu")
+    data = torch.ones(size // 4, dtype=torch.float32, device=device)
+    repeats = max(1, 1024 * MIB // size)
+    synchronize = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+    for kernel in (data.sum, data.max):
+        deadline = time.perf_counter() + SECONDS_PER_KERNEL
+        done = 0
+        while done < 3 or time.perf_counter() < deadline:
+            synchronize()
+            start = time.perf_counter()
+            for _ in range(repeats):
+                kernel()
+            synchronize()
+            if done:
+                yield (time.perf_counter() - start) / repeats
+            done += 1
+
+
+def _reader_version(machine: Machine) -> str:
+    if machine.kind == "cuda":
+        import torch
+
+        return f"torch {torch.__version__}"
+    import numpy as np
+
+    return f"numpy {np.__version__}"
