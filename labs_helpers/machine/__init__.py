@@ -15,14 +15,13 @@ from labs_helpers.machine.bandwidth import (
     roofline,
     roofline_measurement,
 )
-from labs_helpers.machine.detection import Card, Gpu, Machine, detect
+from labs_helpers.machine.detection import Gpu, Machine, detect
 from labs_helpers.machine.docker_state import DockerState, docker_state
 from labs_helpers.machine.memory import Memory, free_memory, host_memory
 
 __all__ = [
     "SPARK_BANDWIDTH",
     "Bandwidth",
-    "Card",
     "DockerState",
     "Gpu",
     "Machine",

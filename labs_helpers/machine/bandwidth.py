@@ -31,6 +31,8 @@ SPARK_BANDWIDTH = 273.0
 SPARK_SOURCE = "NVIDIA, DGX Spark User Guide, system specifications: LPDDR5x, 273 GB/s (docs.nvidia.com/dgx/dgx-spark)"
 SECONDS_PER_KERNEL = 0.2
 SMALLEST_WORKING_SET = 4 * MIB
+GPU_DRAM_WORKING_SET = 1024 * MIB
+Device = Literal["auto", "cpu", "gpu"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Bandwidth:
     n: int = 0
     """Passes that were timed."""
     cited_from: str | None = None
+    reader: str = ""
+    """What read the memory, e.g. 'numpy 2.4.6'; '' for a published figure."""
 
     def __str__(self) -> str:
         if self.source == "published":
@@ -59,11 +63,11 @@ class Bandwidth:
             return Measurement(metric="bandwidth", value=self.gb_per_s, engine="memory", machine=machine.label,
                                source="reference", cited_from=self.cited_from)
         return Measurement(metric="bandwidth", value=self.gb_per_s, spread=self.spread, n=self.n, engine="memory",
-                           engine_version=_reader_version(machine), machine=machine.label,
+                           engine_version=self.reader, machine=machine.label,
                            load={"workload": f"read {self.working_set_bytes / MIB:.0f} MiB", "arrival": "none"})
 
 
-def bandwidth(machine: Machine, working_set_bytes: int | None = None) -> Bandwidth:
+def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device: Device = "auto") -> Bandwidth:
     """Read bandwidth of the memory that engines on `machine` keep weights in.
 
     A DGX Spark gets the published figure; another CUDA GPU is measured with torch on the device; a CPU with numpy
@@ -73,15 +77,17 @@ def bandwidth(machine: Machine, working_set_bytes: int | None = None) -> Bandwid
         machine: as `detect` returns it.
         working_set_bytes: the size of the weights, e.g. `ModelSpec.bytes_per_token`. None means a size that no
             cache holds. Larger than that is measured at that size: it is the same memory.
+        device: where the engines run: 'cpu' for the CPU profile, 'gpu', or 'auto' for the GPU where there is one.
 
     Raises:
         LabsError: there is a GPU, but this Python's torch cannot use it.
     """
-    if machine.kind == "spark":
+    on_gpu = device == "gpu" or (device == "auto" and machine.kind != "cpu")
+    if on_gpu and machine.kind == "spark":
         return Bandwidth(SPARK_BANDWIDTH, "published", cited_from=SPARK_SOURCE)
-    dram = dram_working_set() if machine.kind == "cpu" else 1024 * MIB
+    dram = GPU_DRAM_WORKING_SET if on_gpu else dram_working_set()
     size = min(dram, max(SMALLEST_WORKING_SET, working_set_bytes)) if working_set_bytes else dram
-    return _measure(machine.kind, machine.cores, size)
+    return _measure("cuda" if on_gpu else "cpu", machine.cores, size)
 
 
 def roofline(bandwidth: Bandwidth | float, bytes_per_token: float) -> float:
@@ -111,10 +117,11 @@ def bytes_per_token(weight_bytes: int, kv_cache_bytes: int = 0, batch: int = 1) 
 
 
 def roofline_measurement(
-    machine: Machine, *, model: str, precision: str, weight_bytes: int, kv_cache_bytes: int = 0
+    machine: Machine, *, model: str, precision: str, weight_bytes: int, kv_cache_bytes: int = 0,
+    device: Device = "auto",
 ) -> Measurement:
     """The decode roofline of a model on this machine, at the bandwidth for weights of that size."""
-    band = bandwidth(machine, weight_bytes)
+    band = bandwidth(machine, weight_bytes, device=device)
     per_token = bytes_per_token(weight_bytes, kv_cache_bytes)
     base = band.as_measurement(machine)
     spread = None
@@ -148,10 +155,11 @@ def dram_working_set(root: Path = ROOT) -> int:
 
 
 @functools.cache
-def _measure(kind: str, cores: int, size: int) -> Bandwidth:
-    passes = list(_device_passes("cuda", size) if kind == "cuda" else _host_passes(size, cores))
+def _measure(device: str, cores: int, size: int) -> Bandwidth:
+    passes = list(_torch_passes(device, size) if device == "cuda" else _host_passes(size, cores))
     rates = sorted(size / seconds / 1e9 for seconds in passes)
-    return Bandwidth(rates[-1], "measured", size, Spread(low=rates[0], high=rates[-1], kind="minmax"), len(rates))
+    spread = Spread(low=rates[0], high=rates[-1], kind="minmax")
+    return Bandwidth(rates[-1], "measured", size, spread, len(rates), reader=_reader(device))
 
 
 def _host_passes(size: int, cores: int) -> Iterator[float]:
@@ -189,7 +197,7 @@ def _host_passes(size: int, cores: int) -> Iterator[float]:
                 done += 1
 
 
-def _device_passes(device: str, size: int) -> Iterator[float]:
+def _torch_passes(device: str, size: int) -> Iterator[float]:
     """Seconds per read of `size` bytes by a torch reduction on `device`.
 
     Raises:
@@ -217,11 +225,7 @@ def _device_passes(device: str, size: int) -> Iterator[float]:
             done += 1
 
 
-def _reader_version(machine: Machine) -> str:
-    if machine.kind == "cuda":
-        import torch
+def _reader(device: str) -> str:
+    from importlib.metadata import version
 
-        return f"torch {torch.__version__}"
-    import numpy as np
-
-    return f"numpy {np.__version__}"
+    return f"torch {version('torch')}" if device == "cuda" else f"numpy {version('numpy')}"

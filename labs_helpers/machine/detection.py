@@ -46,8 +46,17 @@ class Machine:
             return ", ".join([f"{self.gpu.count} x {self.gpu.name}" if self.gpu.count > 1 else self.gpu.name, *parts])
         return ", ".join(parts)
 
-    def card(self) -> Card:
-        """What a notebook shows at its top."""
+    @property
+    def gpu_name(self) -> str:
+        """The GPU's name, '' without one."""
+        return self.gpu.name if self.gpu else ""
+
+    def card(self) -> dict[str, Any]:
+        """Everything as a dictionary that JSON can hold, for `LabResult.machine`."""
+        return {"label": self.label, **asdict(self)}
+
+    def __str__(self) -> str:
+        """What a notebook shows at its top: one line per fact, plain text."""
         gpu = "none"
         if self.gpu:
             capability = ".".join(map(str, self.gpu.capability)) if self.gpu.capability else "unknown"
@@ -56,27 +65,14 @@ class Machine:
         docker = f"ready ({self.docker.version})" if self.docker.ready else self.docker.reason
         rows = {
             "machine": f"{self.kind}: {self.why}",
-            "CPU": f"{self.cpu}, {self.arch}, {self.cores} cores",
+            "CPU": f"{self.cpu}, {self.arch}, {self.cores} core{'s' if self.cores != 1 else ''}",
             "memory": f"{self.memory_total / GIB:.1f} GiB",
             "GPU": gpu,
             "system": f"{self.os}, Python {self.python}",
             "Docker": docker,
         }
-        return Card(rows, {**asdict(self), "label": self.label})
-
-
-@dataclass(frozen=True)
-class Card:
-    """A machine as text for people (`str`) and as a dictionary for `LabResult.machine` (`data`)."""
-
-    rows: dict[str, str]
-    data: dict[str, Any]
-
-    def __str__(self) -> str:
-        width = max(map(len, self.rows))
-        return "\n".join(f"{name:<{width}}  {text}" for name, text in self.rows.items())
-
-    __repr__ = __str__
+        width = max(map(len, rows))
+        return "\n".join(f"{name:<{width}}  {text}" for name, text in rows.items())
 
 
 def detect(root: Path = ROOT) -> Machine:
