@@ -49,8 +49,14 @@ def set_up(report: venvs.Report) -> None:
         venvs.TORCH,
         venvs.Step("the labs and their libraries", ("-c", str(CONSTRAINTS), "-e", f"{ROOT}[test]")),
     )
-    venvs.build(VENV, steps, expected=expected_key(), title="Setting up .venv", report=report,
-                log=cache_dir() / "logs" / "venv.log")
+    venvs.build(
+        VENV,
+        steps,
+        expected=expected_key(),
+        title="Setting up .venv",
+        report=report,
+        log=cache_dir() / "logs" / "venv.log",
+    )
 
 
 def progress_line(text: str) -> None:
@@ -75,8 +81,10 @@ def main(args: Sequence[str]) -> int:
         print(f"labs: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("\nlabs: interrupted; nothing half-installed counts as installed, run the same command again",
-              file=sys.stderr)
+        print(
+            "\nlabs: interrupted; nothing half-installed counts as installed, run the same command again",
+            file=sys.stderr,
+        )
         return 130
     python = str(venvs.python(VENV))
     os.environ["PATH"] = f"{Path(python).parent}{os.pathsep}{os.environ.get('PATH', '')}"

@@ -13,12 +13,20 @@ from labs_helpers.errors import LabsError
 from labs_helpers.paths import ROOT
 
 app = typer.Typer(
-    name="labs", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None,
+    name="labs",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Module 3.3: Model Deployment & Inference Engines. Seven labs on real engines.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-engines_app = typer.Typer(no_args_is_help=False, invoke_without_command=True, rich_markup_mode=None,
-                          help="One engine by hand; without a command, the table of engines.")
+engines_app = typer.Typer(
+    no_args_is_help=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    help="One engine by hand; without a command, the table of engines.",
+)
 model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Authors: the course model.")
 app.add_typer(engines_app, name="engines")
 app.add_typer(model_app, name="model")

@@ -33,6 +33,16 @@ def student_source(cell: str) -> str:
     return _BLOCK.sub(stub, cell).rstrip("\n")
 
 
+def student_text(cell: str) -> str:
+    """A question's text without the model answer."""
+    return re.sub(rf"<!-- {BEGIN} -->.*?<!-- {END} -->", "", cell, flags=re.DOTALL).rstrip("\n")
+
+
+def solution_text(cell: str) -> str:
+    """A question's text with the model answer."""
+    return re.sub(rf"<!-- (?:{BEGIN}|{END}) -->\n*", "", cell).rstrip("\n")
+
+
 def solution_source(cell: str) -> str:
     """The cell as solved, without the markers."""
     return _MARKER.sub("", cell).rstrip("\n")
@@ -55,7 +65,7 @@ def build(entry: Entry) -> tuple[Any, Any]:
         if a.cell_type == "code":
             a.source, b.source = student_source(a.source), solution_source(b.source)
         else:
-            a.source = b.source = a.source.rstrip("\n")
+            a.source, b.source = student_text(a.source), solution_text(b.source)
     for notebook in (student, solution):
         notebook.metadata = {
             "kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"},
@@ -91,10 +101,12 @@ def execute(entry: Entry) -> None:
     from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(entry.solution, as_version=4)
-    client = NotebookClient(notebook, timeout=1800, kernel_name="python3",
-                            resources={"metadata": {"path": str(entry.student.parent)}})
+    client = NotebookClient(
+        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(entry.student.parent)}}
+    )
     client.on_cell_start = lambda cell, cell_index: print(
-        f"\rlab {entry.id}: cell {cell_index + 1} of {len(notebook.cells)}", end="", flush=True)
+        f"\rlab {entry.id}: cell {cell_index + 1} of {len(notebook.cells)}", end="", flush=True
+    )
     try:
         client.execute()
     except CellExecutionError as error:

@@ -145,9 +145,15 @@ def _close(value: Any, expected: Any, rel: float, abs_: float) -> bool:
         number = isinstance(value, int | float) and not isinstance(value, bool)
         return number and math.isclose(value, expected, rel_tol=rel, abs_tol=abs_)
     if isinstance(expected, dict):
-        return (isinstance(value, dict) and value.keys() == expected.keys()
-                and all(_close(value[k], expected[k], rel, abs_) for k in expected))
+        return (
+            isinstance(value, dict)
+            and value.keys() == expected.keys()
+            and all(_close(value[k], expected[k], rel, abs_) for k in expected)
+        )
     if isinstance(expected, list | tuple):
-        return (isinstance(value, list | tuple) and len(value) == len(expected)
-                and all(_close(a, b, rel, abs_) for a, b in zip(value, expected, strict=True)))
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(expected)
+            and all(_close(a, b, rel, abs_) for a, b in zip(value, expected, strict=True))
+        )
     return False

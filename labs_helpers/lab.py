@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from labs_helpers import exercises, profiles, syllabus
 from labs_helpers.errors import LabsError
@@ -17,7 +17,7 @@ from labs_helpers.results import EngineStatus, LabResult, Measurement
 
 if TYPE_CHECKING:
     from labs_helpers.bench import Run
-    from labs_helpers.engines.base import Server
+    from labs_helpers.engines.base import ModelSpec, Server
 
 T = TypeVar("T")
 
@@ -52,8 +52,13 @@ class Lab:
         self.choice = profiles.choose(profile, self.machine)
         self.out = ROOT / out
         self.scale = scale
-        self.result = LabResult(lab=entry.id, title=self.spec.title, profile=self.choice.profile.name, scale=scale,
-                                machine=self.machine.card())
+        self.result = LabResult(
+            lab=entry.id,
+            title=self.spec.title,
+            profile=self.choice.profile.name,
+            scale=scale,
+            machine=self.machine.card(),
+        )
         self.result_path.unlink(missing_ok=True)  # a stale result must never pass for this run's
         self._statuses = {status.engine: status for status in self._survey()}
         print(self._card())
@@ -90,9 +95,10 @@ class Lab:
         from labs_helpers.engines import process, registry
 
         engine = registry.get(name)
+        precision = precision or self.precision
+        self._measure_roof(engine.model(precision))  # before the engine takes the memory's time
         try:
-            with process.serve(engine, precision=precision or self.precision, options=options,
-                               log_dir=self.out / "logs") as server:
+            with process.serve(engine, precision=precision, options=options, log_dir=self.out / "logs") as server:
                 yield server
                 self._record_server(server)
         except LabsError as error:
@@ -101,22 +107,56 @@ class Lab:
 
     def _record_server(self, server: Server) -> None:
         common: dict[str, Any] = {
-            "engine": server.engine.name, "engine_version": server.version, "model": server.model.name,
-            "precision": server.precision, "machine": self.machine.label, "n": 1,
+            "engine": server.engine.name,
+            "engine_version": server.version,
+            "model": server.model.name,
+            "precision": server.precision,
+            "machine": self.machine.label,
+            "n": 1,
         }
         self.record(
             Measurement(metric="startup_time", value=server.startup_s, **common),
             Measurement(metric="memory", value=server.memory_bytes() / 2**20, **common),
         )
 
+    def _measure_roof(self, model: ModelSpec) -> None:
+        """Record the decode roofline of these weights on this machine, once per precision."""
+        from labs_helpers import machine
+
+        if not self.measurements("roofline", precision=model.precision):
+            self.record(
+                machine.roofline_measurement(
+                    self.machine,
+                    model=model.name,
+                    precision=model.precision,
+                    weight_bytes=model.bytes_per_token,
+                    device=self._device,
+                )
+            )
+
+    @property
+    def _device(self) -> Literal["cpu", "gpu"]:
+        return "cpu" if self.choice.profile.name == "cpu" else "gpu"
+
+    def _against_roof(self, row: Measurement) -> Measurement:
+        """The row, flagged when it claims more than the memory bandwidth allows one stream."""
+        roofs = self.measurements("roofline", precision=row.precision)
+        if row.metric == "decode_throughput" and roofs and row.value > roofs[0].value:
+            return row.model_copy(update={"flags": (*row.flags, "above-roofline")})
+        return row
+
     def _survey(self) -> Iterator[EngineStatus]:
         from labs_helpers.engines import registry
 
         for name in self.spec.engines:
             found = registry.get(name).availability(self.machine)
-            yield EngineStatus(engine=name, status="available" if found.ok else "unavailable",
-                               version=registry.get(name).version() if found.ok else "",
-                               reason=found.reason, remedy=found.remedy)
+            yield EngineStatus(
+                engine=name,
+                status="available" if found.ok else "unavailable",
+                version=registry.get(name).version() if found.ok else "",
+                reason=found.reason,
+                remedy=found.remedy,
+            )
 
     # -- records -------------------------------------------------------------------------------------------------
 
@@ -129,19 +169,16 @@ class Lab:
                 rows = item.measurements()
             else:
                 rows = list(item)
-            self.result.measurements.extend(rows)
+            self.result.measurements.extend(self._against_roof(row) for row in rows)
             for row in rows:
                 if row.source == "measured" and row.engine in self._statuses:
-                    self._statuses[row.engine] = EngineStatus(engine=row.engine, status="measured",
-                                                              version=row.engine_version)
+                    self._statuses[row.engine] = EngineStatus(
+                        engine=row.engine, status="measured", version=row.engine_version
+                    )
 
     def measurements(self, metric: str | None = None, **fields: Any) -> list[Measurement]:
         """What was recorded so far, filtered like `LabResult.select`."""
         return self.result.select(metric, **fields)
-
-    def answer(self, question: str, text: str) -> None:
-        """Keep the answer to a reflection question; an instructor reads and scores it."""
-        self.result.answers[question] = text
 
     # -- exercises -----------------------------------------------------------------------------------------------
 
@@ -174,8 +211,10 @@ class Lab:
         result.write(self.result_path)
         measured = [m for m in result.measurements if m.source == "measured"]
         seconds = (result.finished_at - result.started_at).total_seconds()
-        print(f"lab {result.lab}: {len(measured)} measurements of {len({m.engine for m in measured})} engines "
-              f"in {seconds:.0f} s -> {_short(self.result_path)}")
+        print(
+            f"lab {result.lab}: {len(measured)} measurements of {len({m.engine for m in measured})} engines "
+            f"in {seconds:.0f} s -> {_short(self.result_path)}"
+        )
         for requirement in result.requirements:
             print(f"  {'✓' if requirement.met else '✗'} {requirement.name}: {requirement.detail}")
         for check in result.checks:
@@ -185,7 +224,8 @@ class Lab:
             what = "; ".join(f"{r.name} ({r.detail})" for r in missing)
             raise NotMeasured(
                 f"lab {result.lab} did not measure what it must: {what}",
-                "run the cells above that measure it; ./labs doctor says what this machine can run")
+                "run the cells above that measure it; ./labs doctor says what this machine can run",
+            )
 
     def _card(self) -> str:
         chosen = self.choice
@@ -217,16 +257,18 @@ def validate_parameters(parameters: dict[str, Any]) -> None:
             example = allowed[0] if allowed else "results"
             raise LabsError(f"parameter {name}={value!r} must be a text", f"e.g. {name}={example!r}")
         if allowed and value not in allowed:
-            raise LabsError(f"parameter {name}={value!r} is not one of {', '.join(allowed)}",
-                            f"e.g. {name}={allowed[0]!r}")
+            raise LabsError(
+                f"parameter {name}={value!r} is not one of {', '.join(allowed)}", f"e.g. {name}={allowed[0]!r}"
+            )
 
 
 def refuse_unknown_parameters(names: Iterable[str]) -> None:
     """Raise LabsError for a parameter name that no lab has."""
     unknown = [name for name in names if name not in syllabus.PARAMETERS]
     if unknown:
-        raise LabsError(f"unknown parameter {', '.join(map(repr, unknown))}",
-                        f"the labs take {', '.join(syllabus.PARAMETERS)}")
+        raise LabsError(
+            f"unknown parameter {', '.join(map(repr, unknown))}", f"the labs take {', '.join(syllabus.PARAMETERS)}"
+        )
 
 
 def _injected_parameters() -> list[str]:
@@ -240,8 +282,13 @@ def _injected_parameters() -> list[str]:
     names = []
     for cell in cells:
         if cell.startswith("# Parameters\n"):
-            names += [target.id for node in ast.parse(cell).body if isinstance(node, ast.Assign)
-                      for target in node.targets if isinstance(target, ast.Name)]
+            names += [
+                target.id
+                for node in ast.parse(cell).body
+                if isinstance(node, ast.Assign)
+                for target in node.targets
+                if isinstance(target, ast.Name)
+            ]
     return names
 
 

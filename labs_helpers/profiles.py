@@ -45,12 +45,17 @@ def choose(name: str, machine: Machine) -> Choice:
         LabsError: no such profile, or one that this release or this machine cannot run.
     """
     if name == "auto":
-        why = "no NVIDIA GPU here" if machine.kind == "cpu" else (
-            f"{machine.gpu_name} found, but this release has no container engines yet: the CPU engines run")
+        why = (
+            "no NVIDIA GPU here"
+            if machine.kind == "cpu"
+            else (f"{machine.gpu_name} found, but this release has no container engines yet: the CPU engines run")
+        )
         return Choice(PROFILES["cpu"], why)
     if name not in PROFILES:
         raise LabsError(f"there is no profile {name!r}", "profiles: auto, " + ", ".join(PROFILES))
     if PROFILES[name].runner == "container":
-        raise LabsError(f"profile {name!r} needs the container engines, which come in a later release",
-                        "use profile='cpu': the same labs on the course model")
+        raise LabsError(
+            f"profile {name!r} needs the container engines, which come in a later release",
+            "use profile='cpu': the same labs on the course model",
+        )
     return Choice(PROFILES[name], "asked for")

@@ -39,6 +39,9 @@ def _milestone(lab: str, text: str, is_built: bool, out: Path) -> Milestone:
         return Milestone(lab=lab, milestone=text, state="open", exercises=f"unreadable: {path.name}")
     passed = sum(c.status == "passed" for c in result.checks)
     return Milestone(
-        lab=lab, milestone=text, state="reached" if result.measured_everything else "started",
+        lab=lab,
+        milestone=text,
+        state="reached" if result.measured_everything else "started",
         exercises=f"{passed} of {len(result.checks)} exercises" if result.checks else "",
-        finished=f"{result.finished_at:%Y-%m-%d %H:%M}" if result.finished_at else "")
+        finished=f"{result.finished_at:%Y-%m-%d %H:%M}" if result.finished_at else "",
+    )

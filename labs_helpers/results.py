@@ -212,7 +212,6 @@ class LabResult(BaseModel):
     measurements: list[Measurement] = Field(default_factory=list)
     checks: list[CheckOutcome] = Field(default_factory=list)
     requirements: list[Requirement] = Field(default_factory=list)
-    answers: dict[str, str] = Field(default_factory=dict, description="reflection questions, by id")
 
     @property
     def measured_everything(self) -> bool:
@@ -244,8 +243,9 @@ class LabResult(BaseModel):
         except FileNotFoundError:
             raise LabsError(f"no result file {path}", "run the lab first: ./labs run") from None
         except (ValidationError, UnicodeDecodeError, OSError) as error:
-            raise LabsError(f"{path} is not a lab result: {str(error).splitlines()[0]}",
-                            "delete it and run the lab again") from None
+            raise LabsError(
+                f"{path} is not a lab result: {str(error).splitlines()[0]}", "delete it and run the lab again"
+            ) from None
 
     def to_rows(self) -> list[dict[str, Any]]:
         """Flat rows for CSV: one per measurement, the load and spread in columns of their own."""
@@ -292,5 +292,6 @@ def write_atomically(path: Path, text: str | bytes) -> None:
         if temporary:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink(missing_ok=True)
-        raise LabsError(f"cannot write {path}: {error.strerror}",
-                        "free some disk space or choose another folder with --out") from error
+        raise LabsError(
+            f"cannot write {path}: {error.strerror}", "free some disk space or choose another folder with --out"
+        ) from error

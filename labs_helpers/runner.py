@@ -82,9 +82,15 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
-                str(source), str(target), parameters=given, kernel_name="python3", cwd=str(source.parent),
+                str(source),
+                str(target),
+                parameters=given,
+                kernel_name="python3",
+                cwd=str(source.parent),
                 progress_bar={"file": sys.stdout, "desc": f"lab {entry.id}", "ncols": 88, "disable": None},
-                execution_timeout=CELL_TIMEOUT_S, request_save_on_cell_execute=True, report_mode=False,
+                execution_timeout=CELL_TIMEOUT_S,
+                request_save_on_cell_execute=True,
+                report_mode=False,
             )
     except papermill.PapermillExecutionError as failure:
         error = f"cell {failure.exec_count}: {_clean(failure.ename)}: {_clean(failure.evalue)}"
@@ -109,8 +115,11 @@ def run_all(entries: Sequence[Entry], *, out: Path, student: bool, parameters: M
     for entry in entries:
         print(f"lab {entry.id}, {entry.slug}: running", flush=True)
         ran = run(entry, out=out, student=student, parameters=parameters)
-        print(f"lab {entry.id}: {'measured' if ran.ok else 'FAILED'} in {ran.seconds:.0f} s"
-              + (f"\n  {ran.error}\n  -> the notebook as far as it came: {ran.notebook}" if ran.error else ""), flush=True)
+        print(
+            f"lab {entry.id}: {'measured' if ran.ok else 'FAILED'} in {ran.seconds:.0f} s"
+            + (f"\n  {ran.error}\n  -> the notebook as far as it came: {ran.notebook}" if ran.error else ""),
+            flush=True,
+        )
         done.append(ran)
     results = [r.result for r in done if r.result]
     if results:
@@ -144,9 +153,17 @@ def open_lab(entry: Entry | None, port: int, browser: bool) -> None:
     from labs_helpers.syllabus import NOTEBOOKS
 
     where = entry.student.name if entry else ""
-    command = [sys.executable, "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}",
-               f"--ServerApp.root_dir={NOTEBOOKS.parent}", f"--LabApp.default_url=/lab/tree/notebooks/{where}",
-               *([] if browser else ["--no-browser"]), *(["--allow-root"] if os.geteuid() == 0 else [])]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        f"--ServerApp.root_dir={NOTEBOOKS.parent}",
+        f"--LabApp.default_url=/lab/tree/notebooks/{where}",
+        *([] if browser else ["--no-browser"]),
+        *(["--allow-root"] if os.geteuid() == 0 else []),
+    ]
     if not NOTEBOOKS.exists():
         raise LabsError(f"{NOTEBOOKS} is missing", "get a fresh clone of the course")
     os.execve(sys.executable, command, jupyter_environment())  # noqa: S606

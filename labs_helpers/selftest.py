@@ -31,8 +31,12 @@ STAGES = (
     Stage("types", "mypy", (sys.executable, "-m", "mypy")),
     Stage("unit", "tests that start no engine", (*PYTEST, "-m", "not engine", "tests")),
     Stage("integration", "tests on real engines", (*PYTEST, "-m", "engine", "tests"), needs_engines=True),
-    Stage("nbval", "student and solution notebooks, cell by cell",
-          (*PYTEST, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"), needs_engines=True),
+    Stage(
+        "nbval",
+        "student and solution notebooks, cell by cell",
+        (*PYTEST, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"),
+        needs_engines=True,
+    ),
 )
 
 

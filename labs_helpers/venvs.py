@@ -104,8 +104,12 @@ def _run_step(path: Path, step: Step, label: str, report: Report, log: Path) -> 
     if step is TORCH:
         args = (*args, *_torch_index(path, log))
     started = time.monotonic()
-    code = _pip(path, ["install", "--progress-bar", "off", *args], log,
-                lambda line: report(f"{label}: {time.monotonic() - started:.0f} s, {line}"))
+    code = _pip(
+        path,
+        ["install", "--progress-bar", "off", *args],
+        log,
+        lambda line: report(f"{label}: {time.monotonic() - started:.0f} s, {line}"),
+    )
     if code:
         raise LabsError(f"{label} failed (pip exit code {code}):\n{tail(log)}", f"the whole log is {log}")
     report(f"{label}: done in {time.monotonic() - started:.0f} s")
@@ -136,8 +140,10 @@ def _make_venv(path: Path, log: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
         text = tail(log)
         if "ensurepip" in text:
-            raise LabsError(f"{sys.executable} cannot make virtual environments (ensurepip is missing)",
-                            "sudo apt-get install python3-venv")
+            raise LabsError(
+                f"{sys.executable} cannot make virtual environments (ensurepip is missing)",
+                "sudo apt-get install python3-venv",
+            )
         raise LabsError(f"cannot make a virtual environment in {path}:\n{text}", f"the whole log is {log}")
 
 
@@ -154,8 +160,15 @@ def _pip(path: Path, args: Sequence[str], log: Path, on_line: Report = lambda li
     """Run pip in its own process group; on Ctrl-C the whole group is stopped before the interrupt is passed on."""
     # pip's own cache is the wheel cache all environments share
     command = [str(python(path)), "-m", "pip", "--disable-pip-version-check", "--no-input", *args]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                               errors="replace", process_group=0, stdin=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        process_group=0,
+        stdin=subprocess.DEVNULL,
+    )
     try:
         with log.open("a") as out:
             assert process.stdout is not None
@@ -200,9 +213,13 @@ def tail(log: Path, lines: int = 15) -> str:
 
 def _disk_error(error: OSError, path: Path) -> LabsError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return LabsError(f"the disk is full while installing into {path}",
-                         "free some space, or set LABS_CACHE to a folder on a larger disk")
+        return LabsError(
+            f"the disk is full while installing into {path}",
+            "free some space, or set LABS_CACHE to a folder on a larger disk",
+        )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return LabsError(f"no permission to write {error.filename or path}",
-                         "set LABS_CACHE to a folder you own, or mend the permissions")
+        return LabsError(
+            f"no permission to write {error.filename or path}",
+            "set LABS_CACHE to a folder you own, or mend the permissions",
+        )
     return LabsError(f"cannot install into {path}: {error.strerror or error}", "see the message above")

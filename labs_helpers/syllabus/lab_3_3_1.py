@@ -30,20 +30,35 @@ ROOFLINE = (
 )
 
 GOODPUT = (
-    Case("two of three meet both limits", equals(0.2),
-         ([{"ttft": 0.1, "tpot": 0.02}, {"ttft": 0.1, "tpot": 0.02}, {"ttft": 0.9, "tpot": 0.02}], 10.0, 0.5, 0.05)),
-    Case("a failed request has no TTFT and meets nothing", equals(0.1),
-         ([{"ttft": 0.1, "tpot": 0.02}, {"ttft": None, "tpot": None}], 10.0, 0.5, 0.05)),
+    Case(
+        "two of three meet both limits",
+        equals(0.2),
+        ([{"ttft": 0.1, "tpot": 0.02}, {"ttft": 0.1, "tpot": 0.02}, {"ttft": 0.9, "tpot": 0.02}], 10.0, 0.5, 0.05),
+    ),
+    Case(
+        "a failed request has no TTFT and meets nothing",
+        equals(0.1),
+        ([{"ttft": 0.1, "tpot": 0.02}, {"ttft": None, "tpot": None}], 10.0, 0.5, 0.05),
+    ),
     Case("exactly at the limit counts", equals(1.0), ([{"ttft": 0.5, "tpot": 0.05}], 1.0, 0.5, 0.05)),
 )
 
 RANK = (
-    Case("one metric, lower is better", equals([["b", 1.0], ["a", 0.5]]),
-         ({"a": {"ttft": 20.0}, "b": {"ttft": 10.0}}, {"ttft": 1}, ["ttft"])),
-    Case("two metrics, weighted", equals([["b", 0.875], ["a", 0.625]]),
-         ({"a": {"ttft": 20.0, "tput": 100.0}, "b": {"ttft": 10.0, "tput": 50.0}}, {"ttft": 3, "tput": 1}, ["ttft"])),
-    Case("what was not measured scores nothing", equals([["a", 1.0], ["b", 0.5]]),
-         ({"a": {"ttft": 10.0, "tput": 5.0}, "b": {"ttft": 10.0}}, {"ttft": 1, "tput": 1}, ["ttft"])),
+    Case(
+        "one metric, lower is better",
+        equals([["b", 1.0], ["a", 0.5]]),
+        ({"a": {"ttft": 20.0}, "b": {"ttft": 10.0}}, {"ttft": 1}, ["ttft"]),
+    ),
+    Case(
+        "two metrics, weighted",
+        equals([["b", 0.875], ["a", 0.625]]),
+        ({"a": {"ttft": 20.0, "tput": 100.0}, "b": {"ttft": 10.0, "tput": 50.0}}, {"ttft": 3, "tput": 1}, ["ttft"]),
+    ),
+    Case(
+        "what was not measured scores nothing",
+        equals([["a", 1.0], ["b", 0.5]]),
+        ({"a": {"ttft": 10.0, "tput": 5.0}, "b": {"ttft": 10.0}}, {"ttft": 1, "tput": 1}, ["ttft"]),
+    ),
 )
 
 SPEC = LabSpec(

@@ -14,8 +14,11 @@ def engines_measured(metric: str, at_least: int) -> Rule:
 
     def rule(result: LabResult) -> Requirement:
         engines = _engines(result.select(metric, source="measured"))
-        return Requirement(name=f"{metric} of {at_least} engines", met=len(engines) >= at_least,
-                           detail=", ".join(engines) or "none measured")
+        return Requirement(
+            name=f"{metric} of {at_least} engines",
+            met=len(engines) >= at_least,
+            detail=", ".join(engines) or "none measured",
+        )
 
     return rule
 
@@ -26,10 +29,16 @@ def concurrencies_measured(metric: str, levels: Iterable[int], at_least: int) ->
 
     def rule(result: LabResult) -> Requirement:
         rows = result.select(metric, source="measured")
-        complete = [engine for engine in _engines(rows)
-                    if set(wanted) <= {m.load.concurrency for m in rows if m.engine == engine}]
-        return Requirement(name=f"{metric} at concurrency {', '.join(map(str, wanted))} of {at_least} engines",
-                           met=len(complete) >= at_least, detail=", ".join(complete) or "none complete")
+        complete = [
+            engine
+            for engine in _engines(rows)
+            if set(wanted) <= {m.load.concurrency for m in rows if m.engine == engine}
+        ]
+        return Requirement(
+            name=f"{metric} at concurrency {', '.join(map(str, wanted))} of {at_least} engines",
+            met=len(complete) >= at_least,
+            detail=", ".join(complete) or "none complete",
+        )
 
     return rule
 
@@ -44,7 +53,8 @@ def witnessed(metric: str, within: float, at_least: int) -> Rule:
         return Requirement(
             name=f"{metric} within {within:.0%} of the engines' own counters",
             met=len(engines) >= at_least and worst <= within,
-            detail=f"largest difference {worst:.2%} over {', '.join(engines)}" if rows else "no counter was read")
+            detail=f"largest difference {worst:.2%} over {', '.join(engines)}" if rows else "no counter was read",
+        )
 
     return rule
 
