@@ -1,0 +1,85 @@
+"""Two ways to offer requests: a fixed number in flight (closed loop), or arrivals that wait for nobody (open loop).
+
+In a closed loop a slow server is offered less work, so its latencies look better than its users' would. In an open
+loop requests keep arriving, and the clock of each starts at its scheduled arrival.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import numpy as np
+
+from labs_helpers.bench.client import Capture, clock
+from labs_helpers.bench.metrics import Floats
+from labs_helpers.bench.request import Request
+from labs_helpers.errors import LabsError
+
+Send = Callable[[Request, float], Awaitable[Capture]]
+"""Sends one request that was due at the given time on `clock`."""
+Done = Callable[[Capture], None]
+
+_TIMER_TICK_S = 0.001
+"""The event loop rounds its timers up to whole milliseconds."""
+
+
+async def closed_loop(
+    send: Send, requests: Sequence[Request], concurrency: int, done: Done = lambda _: None
+) -> list[Capture]:
+    """Keep `concurrency` requests in flight until all are answered. Results are in the order of the requests.
+
+    A request is due the moment the one before it in its stream ended.
+    """
+    if concurrency < 1:
+        raise LabsError(f"concurrency is {concurrency}", "keep at least one request in flight")
+    captures: list[Capture | None] = [None] * len(requests)
+    waiting = iter(enumerate(requests))
+
+    async def one_stream() -> None:
+        due = clock()
+        for i, request in waiting:
+            captures[i] = capture = await send(request, due)
+            due = capture.finished if capture.error is None else clock()
+            done(capture)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(min(concurrency, len(requests))):
+            group.create_task(one_stream())
+    return [c for c in captures if c is not None]
+
+
+async def open_loop(
+    send: Send, requests: Sequence[Request], offsets: Sequence[float] | Floats, done: Done = lambda _: None
+) -> list[Capture]:
+    """Send each request at its offset (seconds from now), whatever became of those before it."""
+    captures: list[Capture | None] = [None] * len(requests)
+
+    async def one_request(i: int, due: float) -> None:
+        captures[i] = capture = await send(requests[i], due)
+        done(capture)
+
+    start = clock()
+    async with asyncio.TaskGroup() as group:
+        for i, offset in enumerate(offsets):
+            await _sleep_until(start + float(offset))
+            group.create_task(one_request(i, start + float(offset)))
+    return [c for c in captures if c is not None]
+
+
+def arrivals(n: int, request_rate: float, burstiness: float = 1.0, seed: int = 0) -> Floats:
+    """`n` arrival times in seconds, the first at 0, at `request_rate` per second on average.
+
+    Gaps are gamma distributed with shape `burstiness`: 1 is a Poisson process, below 1 arrivals come in bursts, above
+    1 they come evenly.
+    """
+    if request_rate <= 0 or burstiness <= 0:
+        raise LabsError(f"request_rate is {request_rate} and burstiness is {burstiness}", "both must be above 0")
+    gaps = np.random.default_rng(seed).gamma(burstiness, 1.0 / (request_rate * burstiness), size=max(n - 1, 0))
+    return np.concatenate(([0.0], np.cumsum(gaps)))[:n]
+
+
+async def _sleep_until(due: float) -> None:
+    """Wait for `due` on `clock`: sleep to the last timer tick before it, then yield until it is there."""
+    while (left := due - clock()) > 0:  # noqa: ASYNC110 - nothing to wait for but time
+        await asyncio.sleep(left - _TIMER_TICK_S if left > _TIMER_TICK_S else 0)
