@@ -1,0 +1,26 @@
+"""Figures drawn from measurements: axes, units, sample counts and spread come from the records, never from the caller.
+
+An engine has the same colour in every figure. Published figures get a panel of their own with their sources; they
+never share an axis with measurements. Every function returns a `matplotlib` Figure that a notebook shows and
+`savefig` writes.
+"""
+
+from __future__ import annotations
+
+from labs_helpers.plots.bars import bars, decode_vs_roofline, startup_and_memory
+from labs_helpers.plots.curves import latency_throughput, lines
+from labs_helpers.plots.decisions import decision_matrix
+from labs_helpers.plots.request import timeline
+from labs_helpers.plots.style import LabFigure, engine_colour
+
+__all__ = [
+    "LabFigure",
+    "bars",
+    "decision_matrix",
+    "decode_vs_roofline",
+    "engine_colour",
+    "latency_throughput",
+    "lines",
+    "startup_and_memory",
+    "timeline",
+]

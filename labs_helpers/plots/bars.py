@@ -1,0 +1,182 @@
+"""Bars: one value per engine, with sample count and spread beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+from matplotlib.axes import Axes
+
+from labs_helpers.plots import style
+from labs_helpers.plots.style import LabFigure, plain
+from labs_helpers.results import METRICS, Measurement
+
+ROW_INCHES = 0.36
+
+
+def bars(measurements: Iterable[Measurement], metric: str, title: str = "") -> LabFigure:
+    """One horizontal bar per measurement, grouped by load where loads differ; published figures in a panel below.
+
+    Raises:
+        LabsError: none of this metric was measured.
+    """
+    rows = list(measurements)
+    taken, cited = style.measured(rows, metric), style.published(rows, metric)
+    groups = _by_load(taken)
+    lines = len(taken) + (len(groups) if len(groups) > 1 else 0)
+    heights = [lines * ROW_INCHES + 0.8] + ([len(cited) * ROW_INCHES + 0.8] if cited else [])
+    figure = style.new_figure(sum(heights) + 0.35 + 0.13 * len({m.cited_from for m in cited}))
+    axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    _draw(axes[0], groups, taken, metric)
+    style.title(axes[0], title or METRICS[metric].title)
+    notes = _draw_published(axes[1], cited, metric) if cited else []
+    style.caption(figure, taken, *notes)
+    return figure
+
+
+def startup_and_memory(measurements: Iterable[Measurement]) -> LabFigure:
+    """What an engine costs before its first request: seconds until it answers, and memory, side by side.
+
+    Raises:
+        LabsError: neither, or only one of the two, was measured.
+    """
+    rows = list(measurements)
+    taken = {metric: style.measured(rows, metric) for metric in ("startup_time", "memory")}
+    figure = style.new_figure(max(map(len, taken.values())) * ROW_INCHES + 1.3)
+    for ax, (metric, found) in zip(figure.subplots(1, 2), taken.items(), strict=True):
+        ordered = sorted(found, key=lambda m: (m.engine, m.precision))
+        _draw(ax, [("", ordered)], found, metric, compact=True)
+        style.title(ax, METRICS[metric].title)
+        ax.set_xlabel(f"{METRICS[metric].unit}, {METRICS[metric].better} is better", fontsize=9, color=style.INK)
+    style.caption(figure, [*taken["startup_time"], *taken["memory"]])
+    return figure
+
+
+def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
+    """Decode of one stream against the rate that reading the weights allows.
+
+    The roofline comes from `roofline` records of the same model and precision. A figure above its roof cannot be
+    plain decoding of those bytes: it is drawn as an outline with a warning, not as a result.
+
+    Raises:
+        LabsError: no decode throughput was measured.
+    """
+    rows = list(measurements)
+    taken = [m for m in style.measured(rows, "decode_throughput") if m.load.concurrency in (None, 1)] \
+        or style.measured(rows, "decode_throughput")
+    taken = sorted(taken, key=lambda m: (m.precision, -m.value))
+    roofs = {(m.model, m.precision): m for m in rows if m.metric == "roofline"}
+    figure = style.new_figure(len(taken) * 0.5 + 1.5)
+    ax = figure.subplots()
+    top = max([m.value for m in taken] + [r.value for m in taken if (r := roofs.get((m.model, m.precision)))])
+    for y, m in enumerate(taken):
+        roof = roofs.get((m.model, m.precision))
+        _draw_against_roof(ax, y, m, roof, top)
+    ax.set_yticks(range(len(taken)), [_name(m) for m in taken])
+    _finish(ax, len(taken), top, "decode_throughput", room=1.7)
+    style.title(ax, "Decode of one stream and its roofline")
+    style.caption(figure, taken, *_roof_notes(taken, roofs))
+    return figure
+
+
+def _name(m: Measurement) -> str:
+    return plain(f"{style.engine_title(m.engine)} {m.precision}".strip())
+
+
+def _draw_against_roof(ax: Axes, y: int, m: Measurement, roof: Measurement | None, top: float) -> None:
+    above = (roof is not None and m.value > roof.value) or "above-roofline" in m.flags
+    low, high = style.error_bar(m)
+    end = max(m.value + high, roof.value if roof else 0)
+    if above:
+        ax.barh(y, m.value, height=0.5, facecolor="white", edgecolor=style.WARNING, hatch="////", linewidth=1.4)
+        text, colour = f"{style.number(m.value)}: ABOVE ITS ROOF, not plain decode", style.WARNING
+    else:
+        ax.barh(y, m.value, height=0.5, color=style.engine_colour(m.engine))
+        share = f", {m.value / roof.value:.0%} of the roof" if roof else ", no roofline for this model and precision"
+        text, colour = f"{style.number(m.value)}{share}", style.INK
+    ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
+    if roof:
+        ax.plot([roof.value, roof.value], [y - 0.4, y + 0.4], color=style.INK, linewidth=2.5, solid_capstyle="butt")
+        ax.annotate(f"roof {style.number(roof.value)}", (roof.value, y - 0.4), (3, 1), textcoords="offset points",
+                    fontsize=7, color=style.INK, va="top")
+    ax.annotate(f"{text}\n{style.evidence(m)}", (end, y), (7, -3 if roof else 0), textcoords="offset points",
+                va="center", fontsize=8, color=colour)
+
+
+def _roof_notes(taken: Sequence[Measurement], roofs: dict[tuple[str, str], Measurement]) -> list[str]:
+    notes = []
+    for key in dict.fromkeys((m.model, m.precision) for m in taken):
+        roof = roofs.get(key)
+        if roof is None:
+            continue
+        origin = f"published, {roof.cited_from}" if roof.source == "reference" else \
+            f"measured bandwidth, {roof.load.workload}, best of n={roof.n}"
+        notes.append(f"roof {key[1]}: bandwidth / bytes per token = {style.number(roof.value)} tok/s ({origin})")
+    return notes
+
+
+def _by_load(rows: Sequence[Measurement]) -> list[tuple[str, list[Measurement]]]:
+    """Groups of equal load in order of load, engines in a fixed order within each."""
+    def key(m: Measurement) -> tuple[str, float, float, float]:
+        load = m.load
+        return load.workload, load.concurrency or 0, load.request_rate or 0, load.prompt_tokens or 0
+
+    def order(m: Measurement) -> tuple[object, ...]:
+        return (*key(m), m.engine, m.precision)
+
+    groups = [list(group) for _, group in groupby(sorted(rows, key=order), key=key)]
+    return [(group[0].load.label(), group) for group in groups]
+
+
+def _draw(
+    ax: Axes, groups: Sequence[tuple[str, list[Measurement]]], among: Sequence[Measurement], metric: str,
+    compact: bool = False,
+) -> None:
+    top = max(m.value + style.error_bar(m)[1] for m in among)
+    ticks: list[tuple[float, str, str]] = []
+    y = 0
+    for label, group in groups:
+        if len(groups) > 1:
+            ticks.append((y, plain(label), "bold"))
+            y += 1
+        for m in group:
+            low, high = style.error_bar(m)
+            ax.barh(y, m.value, height=0.62, color=style.engine_colour(m.engine))
+            if low or high:
+                ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
+            details = f"n={m.n}" if compact else style.evidence(m)
+            flags = f"  ! {', '.join(m.flags)}" if m.flags else ""
+            ax.annotate(plain(f"{style.number(m.value)}  ({details}){flags}"), (m.value + high, y), (5, 0),
+                        textcoords="offset points", va="center", fontsize=8,
+                        color=style.WARNING if m.flags else style.INK)
+            ticks.append((y, style.series_name(m, among), "normal"))
+            y += 1
+    ax.set_yticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
+    for tick, (_, _, weight) in zip(ax.get_yticklabels(), ticks, strict=True):
+        tick.set_fontweight(weight)
+    _finish(ax, y, top, metric, room=1.75 if compact else 1.5)
+
+
+def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str) -> list[str]:
+    """Hollow bars on an axis of their own; returns the footnotes with the sources."""
+    sources = list(dict.fromkeys(m.cited_from or "" for m in cited))
+    for y, m in enumerate(cited):
+        mark = f"[{sources.index(m.cited_from or '') + 1}]"
+        ax.barh(y, m.value, height=0.55, facecolor="white", edgecolor=style.engine_colour(m.engine),
+                linestyle="--", linewidth=1.3)
+        batch = f", batch {m.load.concurrency}" if (m.load.concurrency or 1) > 1 else ""
+        ax.annotate(plain(f"{style.number(m.value)}  {m.machine}{batch} {mark}"), (m.value, y), (5, 0),
+                    textcoords="offset points", va="center", fontsize=8, color=style.MUTED)
+    ax.set_yticks(range(len(cited)), [plain(f"{style.engine_title(m.engine)} {m.model} {m.precision}") for m in cited])
+    _finish(ax, len(cited), max(m.value for m in cited), metric)
+    ax.tick_params(axis="y", labelsize=8)
+    style.title(ax, "Published by others, other machines and models: not measured here")
+    return [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+
+
+def _finish(ax: Axes, rows: int, top: float, metric: str, room: float = 1.5) -> None:
+    style.clean_axes(ax, grid="x")
+    ax.set_xlim(0, (top or 1) * room)
+    ax.set_ylim(rows - 0.4, -0.6)
+    ax.xaxis.set_major_formatter(style.THOUSANDS)
+    ax.set_xlabel(style.axis_label(metric), fontsize=9, color=style.INK)

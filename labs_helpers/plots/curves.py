@@ -1,0 +1,133 @@
+"""Curves: how a metric changes with the load, and what throughput costs in latency."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from matplotlib.axes import Axes
+
+from labs_helpers.errors import LabsError
+from labs_helpers.plots import style
+from labs_helpers.plots.style import LabFigure
+from labs_helpers.results import METRICS, Measurement
+
+Variable = Literal["concurrency", "request_rate", "prompt_tokens", "output_tokens"]
+VARIABLES: dict[str, str] = {
+    "concurrency": "Concurrency (streams in flight)",
+    "request_rate": "Request rate (requests/s)",
+    "prompt_tokens": "Prompt length (tokens)",
+    "output_tokens": "Output length (tokens)",
+}
+
+
+def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concurrency", title: str = "") -> LabFigure:
+    """One line per engine and precision over a variable of the load, with spread and sample counts.
+
+    Published figures are not drawn here: they are single points of other machines. `bars` shows them apart.
+
+    Raises:
+        LabsError: an unknown variable, or none of this metric was measured at a known value of it.
+    """
+    if x not in VARIABLES:
+        raise LabsError(f"there is no load variable {x!r}", "variables: " + ", ".join(VARIABLES))
+    taken = [m for m in style.measured(measurements, metric) if getattr(m.load, x) is not None]
+    if not taken:
+        raise LabsError(f"nothing to draw: no {METRICS[metric].title} was measured at a known {x}",
+                        f"record it with a load that states {x}")
+    figure = style.new_figure(4.2)
+    ax = figure.subplots()
+    for index, (name, points) in enumerate(_series(taken, x)):
+        at = [float(getattr(m.load, x)) for m in points]
+        _line(ax, index, name, points, at, [m.value for m in points])
+    _ticks(ax, sorted({float(getattr(m.load, x)) for m in taken}))
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel(VARIABLES[x], fontsize=9, color=style.INK)
+    ax.set_ylabel(style.axis_label(metric), fontsize=9, color=style.INK)
+    ax.yaxis.set_major_formatter(style.THOUSANDS)
+    style.clean_axes(ax, grid="y")
+    style.title(ax, title or f"{METRICS[metric].title} by {VARIABLES[x].split(' (')[0].lower()}")
+    _legend(ax)
+    style.caption(figure, taken, _spread_note(taken))
+    return figure
+
+
+def latency_throughput(
+    measurements: Iterable[Measurement], latency: str = "ttft", throughput: str = "output_throughput"
+) -> LabFigure:
+    """Latency against throughput, one line per engine, each point labelled with its load: what more work costs.
+
+    Raises:
+        LabsError: no load has both metrics measured.
+    """
+    rows = list(measurements)
+    slow = {_run(m): m for m in style.measured(rows, latency)}
+    taken = [m for m in style.measured(rows, throughput) if _run(m) in slow]
+    if not taken:
+        raise LabsError(f"nothing to draw: no run measured both {latency} and {throughput}",
+                        "record both from the same benchmark run")
+    figure = style.new_figure(4.4)
+    ax = figure.subplots()
+    variable = "concurrency" if any(m.load.concurrency is not None for m in taken) else "request_rate"
+    for index, (name, points) in enumerate(_series(taken, variable)):
+        pairs = [slow[_run(m)] for m in points]
+        _line(ax, index, name, pairs, [m.value for m in points], [m.value for m in pairs])
+        for m, pair in zip(points, pairs, strict=True):
+            text = f"c={m.load.concurrency}" if m.load.concurrency is not None else f"{m.load.request_rate:g}/s"
+            ax.annotate(text, (m.value, pair.value), (6, -10), textcoords="offset points", fontsize=7.5,
+                        color=style.engine_colour(m.engine))
+    ax.margins(x=0.1)
+    ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_formatter(style.THOUSANDS)
+    ax.set_xlabel(style.axis_label(throughput), fontsize=9, color=style.INK)
+    ax.set_ylabel(style.axis_label(latency), fontsize=9, color=style.INK)
+    ax.yaxis.set_major_formatter(style.THOUSANDS)
+    style.clean_axes(ax, grid="y")
+    style.title(ax, "What throughput costs in latency (better: down and to the right)")
+    _legend(ax)
+    style.caption(figure, taken, _spread_note(list(slow.values())))
+    return figure
+
+
+def _run(m: Measurement) -> tuple[str, str, str, str]:
+    """What two metrics of one benchmark run have in common."""
+    return m.engine, m.precision, m.model, m.load.label()
+
+
+def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measurement]]]:
+    series: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in sorted(taken, key=lambda m: (m.engine, m.precision, m.model, getattr(m.load, x) or 0)):
+        series.setdefault((m.engine, m.precision, m.model), []).append(m)
+    return [(style.series_name(points[0], taken), points) for points in series.values()]
+
+
+def _line(
+    ax: Axes, index: int, name: str, evidence: Sequence[Measurement], x: Sequence[float], y: Sequence[float]
+) -> None:
+    """One engine's line; `evidence` are the measurements on the vertical axis, whose n and spread are shown."""
+    low, high = zip(*(style.error_bar(m) for m in evidence), strict=True)
+    counts = [m.n for m in evidence]
+    n = f"n={counts[0]}" if len(set(counts)) == 1 else "n=" + ", ".join(map(str, counts))
+    flags = sorted({flag for m in evidence for flag in m.flags})
+    ax.errorbar(x, y, yerr=[low, high], color=style.engine_colour(evidence[0].engine), linewidth=1.8, capsize=3,
+                elinewidth=1, marker=style.MARKERS[index % len(style.MARKERS)], markersize=6,
+                label=f"{name} ({n})" + (f"  ! {', '.join(flags)}" if flags else ""))
+
+
+def _ticks(ax: Axes, values: Sequence[float]) -> None:
+    """Ticks where something was measured; a logarithmic axis where the values span more than a factor of eight."""
+    if values[0] > 0 and values[-1] / values[0] >= 8:
+        ax.set_xscale("log", base=2)
+    ax.set_xticks(list(values), [f"{value:g}" if value < 100 else f"{value:,.0f}" for value in values])
+    ax.minorticks_off()
+
+
+def _legend(ax: Axes) -> None:
+    ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=style.INK)
+
+
+def _spread_note(rows: Sequence[Measurement]) -> str:
+    kinds = sorted({style.SPREAD_NAMES[m.spread.kind] for m in rows if m.spread})
+    return f"bars: {', '.join(kinds)}; n: samples per point, left to right" if kinds else \
+        "n: samples per point, left to right; no spread was recorded"
