@@ -1,0 +1,72 @@
+"""The table of contents and the requirements a lab is held to."""
+
+from __future__ import annotations
+
+import pytest
+
+from labs_helpers import syllabus
+from labs_helpers.errors import LabsError
+from labs_helpers.results import LabResult, Load, Measurement
+from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, witnessed
+
+
+def figure(metric="ttft", engine="vllm", value=1.0, **fields):
+    return Measurement(metric=metric, engine=engine, value=value, n=1, engine_version="1", machine="m", **fields)
+
+
+def reference(metric="ttft", engine="vllm"):
+    return Measurement(metric=metric, engine=engine, value=1.0, source="reference", cited_from="a paper")
+
+
+def result(*rows):
+    return LabResult(lab="3.3.1", measurements=list(rows))
+
+
+def test_seven_labs_in_order():
+    assert [entry.id for entry in syllabus.CONTENTS] == [f"3.3.{i}" for i in range(1, 8)]
+
+
+@pytest.mark.parametrize("name", ["3.3.1", "1", "engine-benchmark", "lab_3_3_1", "lab-3.3.1-engine-benchmark.ipynb"])
+def test_a_lab_is_found_by_every_name_it_goes_by(name):
+    assert syllabus.find(name).id == "3.3.1"
+
+
+@pytest.mark.parametrize("name", ["3.3.8", "3.3.11", "0", "", "engine-benchmrk"])
+def test_an_unknown_lab_names_those_there_are(name):
+    with pytest.raises(LabsError, match=r"3\.3\.1"):
+        syllabus.find(name)
+
+
+def test_a_lab_that_is_not_built_says_so():
+    missing = syllabus.Entry("3.3.9", "nothing", "")
+    with pytest.raises(LabsError, match="not part of this release"):
+        missing.spec()
+
+
+def test_references_do_not_count_as_measured():
+    rule = engines_measured("ttft", 2)
+    assert not rule(result(figure(engine="vllm"), reference(engine="llama.cpp"))).met
+    assert rule(result(figure(engine="vllm"), figure(engine="llama.cpp"))).met
+
+
+def test_one_engine_measured_twice_is_one_engine():
+    assert not engines_measured("ttft", 2)(result(figure(), figure())).met
+
+
+def test_every_concurrency_is_needed_of_each_engine():
+    rule = concurrencies_measured("ttft", (1, 4), 1)
+    split = (figure(engine="a", load=Load(concurrency=1)), figure(engine="b", load=Load(concurrency=4)))
+    assert not rule(result(*split)).met
+    assert rule(result(*split, figure(engine="a", load=Load(concurrency=4)))).met
+
+
+def test_a_counter_that_disagrees_fails_and_no_counter_is_no_agreement():
+    rule = witnessed("completion_tokens", 0.02, 1)
+    assert rule(result(figure("completion_tokens", value=100, witness=101))).met
+    assert not rule(result(figure("completion_tokens", value=100, witness=110))).met
+    assert not rule(result(figure("completion_tokens", value=100))).met
+
+
+def test_an_empty_result_meets_nothing():
+    entry = syllabus.find("3.3.1")
+    assert not any(requirement(result()).met for requirement in entry.spec().requirements)
