@@ -95,3 +95,8 @@ NVFP4 keeps the output head in bf16. Mixture-of-experts models read only their a
 def references(metric: str | None = None, **fields: str) -> list[Measurement]:
     """The published figures of one metric, e.g. `references("decode_throughput", machine="DGX Spark")`."""
     return select(ALL, metric, **fields)
+
+
+def spark() -> list[Measurement]:
+    """The published serving figures of one DGX Spark."""
+    return list(SPARK_SERVING)

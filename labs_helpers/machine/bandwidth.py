@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from labs_helpers.errors import LabsError
 from labs_helpers.machine.memory import ROOT, host_memory, number
@@ -31,7 +31,7 @@ SPARK_BANDWIDTH = 273.0
 SPARK_SOURCE = "NVIDIA, DGX Spark User Guide, system specifications: LPDDR5x, 273 GB/s (docs.nvidia.com/dgx/dgx-spark)"
 SECONDS_PER_KERNEL = 0.2
 SMALLEST_WORKING_SET = 4 * MIB
-GPU_DRAM_WORKING_SET = 1024 * MIB
+LARGEST_WORKING_SET = 1024 * MIB
 Device = Literal["auto", "cpu", "gpu"]
 
 
@@ -76,7 +76,7 @@ def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device:
     Args:
         machine: as `detect` returns it.
         working_set_bytes: the size of the weights, e.g. `ModelSpec.bytes_per_token`. None means a size that no
-            cache holds. Larger than that is measured at that size: it is the same memory.
+            cache holds. Above 1 GiB (or a quarter of what is free) it is measured at that: it is the same memory.
         device: where the engines run: 'cpu' for the CPU profile, 'gpu', or 'auto' for the GPU where there is one.
 
     Raises:
@@ -85,8 +85,9 @@ def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device:
     on_gpu = device == "gpu" or (device == "auto" and machine.kind != "cpu")
     if on_gpu and machine.kind == "spark":
         return Bandwidth(SPARK_BANDWIDTH, "published", cited_from=SPARK_SOURCE)
-    dram = GPU_DRAM_WORKING_SET if on_gpu else dram_working_set()
-    size = min(dram, max(SMALLEST_WORKING_SET, working_set_bytes)) if working_set_bytes else dram
+    largest = LARGEST_WORKING_SET if on_gpu else min(LARGEST_WORKING_SET, host_memory().available // 4)
+    wanted = working_set_bytes or (LARGEST_WORKING_SET if on_gpu else dram_working_set())
+    size = max(SMALLEST_WORKING_SET, min(wanted, largest))
     return _measure("cuda" if on_gpu else "cpu", machine.cores, size)
 
 
@@ -116,20 +117,36 @@ def bytes_per_token(weight_bytes: int, kv_cache_bytes: int = 0, batch: int = 1) 
     return weight_bytes / batch + kv_cache_bytes
 
 
+class Weights(Protocol):
+    """What a roofline needs to know of a model; `engines.base.ModelSpec` fits."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
+
+    @property
+    def bytes_per_token(self) -> int: ...
+
+
 def roofline_measurement(
-    machine: Machine, *, model: str, precision: str, weight_bytes: int, kv_cache_bytes: int = 0,
-    device: Device = "auto",
+    machine: Machine, model: Weights, *, kv_cache_bytes: int = 0, device: Device = "auto",
 ) -> Measurement:
-    """The decode roofline of a model on this machine, at the bandwidth for weights of that size."""
-    band = bandwidth(machine, weight_bytes, device=device)
-    per_token = bytes_per_token(weight_bytes, kv_cache_bytes)
+    """The decode roofline of a model on this machine as a record, at the bandwidth for weights of its size.
+
+    Raises:
+        LabsError: the model does not say how many bytes a token reads.
+    """
+    band = bandwidth(machine, model.bytes_per_token, device=device)
+    per_token = bytes_per_token(model.bytes_per_token, kv_cache_bytes)
     base = band.as_measurement(machine)
     spread = None
     if base.spread:
         spread = Spread(low=roofline(base.spread.low, per_token), high=roofline(base.spread.high, per_token),
                         kind=base.spread.kind)
-    return Measurement(**{**base.model_dump(), "metric": "roofline", "unit": "tok/s",
-                          "value": roofline(band, per_token), "spread": spread, "model": model, "precision": precision})
+    return Measurement(**{**base.model_dump(), "metric": "roofline", "unit": "tok/s", "spread": spread,
+                          "value": roofline(band, per_token), "model": model.name, "precision": model.precision})
 
 
 def last_level_cache(root: Path = ROOT) -> int:
@@ -149,9 +166,8 @@ def last_level_cache(root: Path = ROOT) -> int:
 
 
 def dram_working_set(root: Path = ROOT) -> int:
-    """Bytes that no cache holds: four times the last-level cache, 256 MiB to 2 GiB, a quarter of what is free."""
-    wanted = min(2048 * MIB, max(256 * MIB, 4 * last_level_cache(root)))
-    return max(SMALLEST_WORKING_SET, min(wanted, host_memory(root).available // 4))
+    """Bytes that no cache holds: four times the last-level cache, 256 MiB to 1 GiB."""
+    return min(LARGEST_WORKING_SET, max(256 * MIB, 4 * last_level_cache(root)))
 
 
 @functools.cache

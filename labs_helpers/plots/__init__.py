@@ -7,11 +7,12 @@ never share an axis with measurements. Every function returns a `matplotlib` Fig
 
 from __future__ import annotations
 
-from labs_helpers.plots.bars import bars, decode_vs_roofline, startup_and_memory
+from labs_helpers.plots.bars import bars, decode_vs_roofline, references, startup_and_memory
 from labs_helpers.plots.curves import latency_throughput, lines
 from labs_helpers.plots.decisions import decision_matrix
 from labs_helpers.plots.request import timeline
 from labs_helpers.plots.style import LabFigure, engine_colour
+from labs_helpers.plots.witnesses import witness_table
 
 __all__ = [
     "LabFigure",
@@ -21,6 +22,8 @@ __all__ = [
     "engine_colour",
     "latency_throughput",
     "lines",
+    "references",
     "startup_and_memory",
     "timeline",
+    "witness_table",
 ]

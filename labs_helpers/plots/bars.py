@@ -7,6 +7,7 @@ from itertools import groupby
 
 from matplotlib.axes import Axes
 
+from labs_helpers.errors import LabsError
 from labs_helpers.plots import style
 from labs_helpers.plots.style import LabFigure, plain
 from labs_helpers.results import METRICS, Measurement
@@ -29,8 +30,32 @@ def bars(measurements: Iterable[Measurement], metric: str, title: str = "") -> L
     axes = figure.subplots(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     _draw(axes[0], groups, taken, metric)
     style.title(axes[0], title or METRICS[metric].title)
-    notes = _draw_published(axes[1], cited, metric) if cited else []
-    style.caption(figure, taken, *notes)
+    if cited:
+        _draw_published(axes[1], cited, metric, _sources(cited))
+        style.title(axes[1], "Published by others, other machines and models: not measured here")
+    style.caption(figure, taken, *_footnotes(_sources(cited)))
+    return figure
+
+
+def references(measurements: Iterable[Measurement]) -> LabFigure:
+    """Published figures only, a panel for each metric, with their sources.
+
+    Raises:
+        LabsError: none of the measurements is a reference.
+    """
+    cited = [m for m in measurements if m.source == "reference" and m.metric not in ("bandwidth", "roofline")]
+    metrics = list(dict.fromkeys(m.metric for m in cited))
+    if not metrics:
+        raise LabsError("nothing to draw: no published figures were recorded", "lab.record(references.spark())")
+    panels = [[m for m in cited if m.metric == metric] for metric in metrics]
+    sources = _sources(cited)
+    heights = [len(panel) * ROW_INCHES + 0.8 for panel in panels]
+    figure = style.new_figure(sum(heights) + 0.35 + 0.13 * len(sources))
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, metric, panel in zip(axes, metrics, panels, strict=True):
+        _draw_published(ax, panel, metric, sources)
+        style.title(ax, f"{METRICS[metric].title}: published by others, not measured here")
+    style.footnote(figure, *_footnotes(sources))
     return figure
 
 
@@ -157,9 +182,8 @@ def _draw(
     _finish(ax, y, top, metric, room=1.75 if compact else 1.5)
 
 
-def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str) -> list[str]:
-    """Hollow bars on an axis of their own; returns the footnotes with the sources."""
-    sources = list(dict.fromkeys(m.cited_from or "" for m in cited))
+def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str, sources: Sequence[str]) -> None:
+    """Hollow bars on an axis of their own, each with the number of its source."""
     for y, m in enumerate(cited):
         mark = f"[{sources.index(m.cited_from or '') + 1}]"
         ax.barh(y, m.value, height=0.55, facecolor="white", edgecolor=style.engine_colour(m.engine),
@@ -170,8 +194,14 @@ def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str) -> list
     ax.set_yticks(range(len(cited)), [plain(f"{style.engine_title(m.engine)} {m.model} {m.precision}") for m in cited])
     _finish(ax, len(cited), max(m.value for m in cited), metric)
     ax.tick_params(axis="y", labelsize=8)
-    style.title(ax, "Published by others, other machines and models: not measured here")
-    return [f"[{number}] {source}" for number, source in enumerate(sources, start=1)]
+
+
+def _sources(cited: Sequence[Measurement]) -> list[str]:
+    return list(dict.fromkeys(m.cited_from or "" for m in cited))
+
+
+def _footnotes(sources: Sequence[str]) -> list[str]:
+    return [f"[{mark}] {source}" for mark, source in enumerate(sources, start=1)]
 
 
 def _finish(ax: Axes, rows: int, top: float, metric: str, room: float = 1.5) -> None:

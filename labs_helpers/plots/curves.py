@@ -53,14 +53,21 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
 
 
 def latency_throughput(
-    measurements: Iterable[Measurement], latency: str = "ttft", throughput: str = "output_throughput"
+    measurements: Iterable[Measurement], latency: str = "ttft", throughput: str = "output_throughput", *,
+    precision: str | None = None,
 ) -> LabFigure:
     """Latency against throughput, one line per engine, each point labelled with its load: what more work costs.
+
+    Args:
+        measurements: any records; runs that measured both metrics are drawn.
+        latency: a latency metric, e.g. 'ttft' or 'tpot'.
+        throughput: a throughput metric.
+        precision: keep to one precision.
 
     Raises:
         LabsError: no load has both metrics measured.
     """
-    rows = list(measurements)
+    rows = [m for m in measurements if precision is None or m.precision == precision]
     slow = {_run(m): m for m in style.measured(rows, latency)}
     taken = [m for m in style.measured(rows, throughput) if _run(m) in slow]
     if not taken:

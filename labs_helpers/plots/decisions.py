@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.colors import LinearSegmentedColormap
@@ -13,26 +13,30 @@ from labs_helpers.errors import LabsError
 from labs_helpers.plots import style
 from labs_helpers.plots.style import LabFigure, plain
 
+Scores = Mapping[str, float | None] | Sequence[tuple[str, float | None]]
+
 
 def decision_matrix(
-    scores: Mapping[str, Mapping[str, float | None]], *, note: str = "", title: str = "Which engine for which use"
+    scores: Mapping[str, Scores], *, note: str = "", title: str = "Which engine for which use"
 ) -> LabFigure:
     """A table of scores from 0 to 1 by use case and engine, the best of each use case outlined.
 
     Args:
-        scores: `scores[use_case][engine]`; None or NaN where the measurements do not answer (shown as such).
+        scores: by use case, each engine's score as a mapping or as (engine, score) pairs, which is what `bench.rank`
+            returns; None or NaN where the measurements do not answer (shown as such).
         note: how the scores were computed and on which machine, shown below.
 
     Raises:
         LabsError: no use case, no engine, or a score outside 0 to 1.
     """
-    engines = list(dict.fromkeys(engine for row in scores.values() for engine in row))
+    rows = {use_case: dict(row) for use_case, row in scores.items()}
+    engines = sorted({engine for row in rows.values() for engine in row})
     if not engines:
         raise LabsError("nothing to draw: the decision matrix has no engines", "measure engines first, then score them")
     figure = style.new_figure(0.42 * len(scores) + 1.3)
     ax = figure.subplots()
     ramp = LinearSegmentedColormap.from_list("score", ["#ffffff", "#9ecae1", "#2b7bba"])
-    for y, (use_case, row) in enumerate(scores.items()):
+    for y, (use_case, row) in enumerate(rows.items()):
         checked = {engine: _score(row.get(engine), use_case, engine) for engine in engines}
         known = {engine: value for engine, value in checked.items() if value is not None}
         best = max(known.values(), default=None)
