@@ -206,13 +206,13 @@ def engines_logs(name: str, lines: Annotated[int, typer.Option("-n", min=1, help
 def model_train(
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "build" / "model",
     seed: int = 0,
-    steps: Annotated[int | None, typer.Option(min=1, help="fewer steps, for a trial")] = None,
-    resume: Annotated[bool, typer.Option(help="Go on from the last checkpoint.")] = True,
+    scale: Annotated[float, typer.Option(min=0.001, help="share of the recipe's steps, for a trial")] = 1.0,
+    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the last checkpoint.")] = True,
 ) -> None:
     """Train the course model from its corpus; resumable, seeded."""
     from labs_helpers.model import train
 
-    print(train.train(out, seed=seed, steps=steps, resume=resume))
+    print(train.train(out, seed=seed, scale=scale, resume=resume))
 
 
 @model_app.command("evaluate")

@@ -33,8 +33,10 @@ class Lab:
         lab_id: '3.3.1' to '3.3.7'.
         profile: 'auto', 'cpu', 'spark' or 'cuda'.
         scale: 'quick' or 'full'; changes request counts and repeats, never what is measured.
-            The environment variable LABS_SCALE overrides it where no parameter can be passed.
         out: folder of the result file; relative to the checkout.
+
+    The environment variables LABS_PROFILE, LABS_SCALE and LABS_OUT override these where no parameter can be passed,
+    as under nbval.
 
     Raises:
         LabsError: an unknown lab, profile or scale, or a parameter that papermill injected and no lab has.
@@ -44,8 +46,9 @@ class Lab:
         from labs_helpers import machine
 
         refuse_unknown_parameters(_injected_parameters())
-        scale = os.environ.get("LABS_SCALE") or scale
-        validate_parameters({"profile": profile, "scale": scale, "out": out})
+        given = _with_environment({"profile": profile, "scale": scale, "out": out})
+        validate_parameters(given)
+        profile, scale, out = given["profile"], given["scale"], given["out"]
         entry = syllabus.find(lab_id)
         self.spec = entry.spec()
         self.machine = machine.detect()
@@ -233,7 +236,7 @@ class Lab:
             f"Lab {self.result.lab}: {self.spec.title}",
             f"  machine    {self.machine.label}",
             f"  profile    {chosen.profile.name} ({chosen.why}): {chosen.profile.models}, {chosen.profile.precision}",
-            f"  scale      {self.scale}" + (" (from LABS_SCALE)" if os.environ.get("LABS_SCALE") else ""),
+            f"  scale      {self.scale}",
             f"  results    {_short(self.result_path)}",
         ]
         for status in self._statuses.values():
@@ -260,6 +263,10 @@ def validate_parameters(parameters: dict[str, Any]) -> None:
             raise LabsError(
                 f"parameter {name}={value!r} is not one of {', '.join(allowed)}", f"e.g. {name}={allowed[0]!r}"
             )
+
+
+def _with_environment(parameters: dict[str, str]) -> dict[str, str]:
+    return {name: os.environ.get(f"LABS_{name.upper()}") or value for name, value in parameters.items()}
 
 
 def refuse_unknown_parameters(names: Iterable[str]) -> None:

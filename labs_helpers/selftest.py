@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from labs_helpers.errors import LabsError
 from labs_helpers.paths import ROOT
@@ -21,6 +22,7 @@ class Stage:
     what: str
     argv: tuple[str, ...]
     needs_engines: bool = False
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -36,6 +38,7 @@ STAGES = (
         "student and solution notebooks, cell by cell",
         (*PYTEST, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"),
         needs_engines=True,
+        env={"LABS_SCALE": "quick", "LABS_OUT": "{scratch}"},
     ),
 )
 
@@ -55,13 +58,14 @@ def run(only: Sequence[str] = (), pytest_args: Sequence[str] = ()) -> int:
         from labs_helpers.syllabus import built
 
         runner.set_up(built())
-    environment = {**os.environ, "LABS_SCALE": "quick", "PYTHONDONTWRITEBYTECODE": "1"}
     lines, failed = [], False
     for stage in chosen:
         print(f"== {stage.name}: {stage.what}", flush=True)
         started = time.monotonic()
         extra = pytest_args if "pytest" in stage.argv else ()
-        code = subprocess.run([*stage.argv, *extra], cwd=ROOT, env=environment, check=False).returncode
+        with tempfile.TemporaryDirectory(prefix="labs-test-") as scratch:  # the student's own results stay as they are
+            environment = {**os.environ, **{k: v.format(scratch=scratch) for k, v in stage.env.items()}}
+            code = subprocess.run([*stage.argv, *extra], cwd=ROOT, env=environment, check=False).returncode
         failed |= code != 0
         lines.append(f"   {'ok' if code == 0 else 'FAILED'}  {stage.name:<12} {time.monotonic() - started:6.0f} s")
     print("\n".join(["", "stages:", *lines]))

@@ -124,7 +124,9 @@ def test_a_check_prints_and_never_raises(lab, capsys):
 
 def test_the_scale_can_be_set_where_no_parameter_can(tmp_path, monkeypatch):
     monkeypatch.setenv("LABS_SCALE", "quick")
-    assert Lab("3.3.1", out=str(tmp_path)).pick(quick=1, full=2) == 1
+    monkeypatch.setenv("LABS_OUT", str(tmp_path))
+    lab = Lab("3.3.1")
+    assert lab.pick(quick=1, full=2) == 1 and lab.result_path.parent == tmp_path
 
 
 def test_an_unknown_engine_names_the_known_ones(lab):

@@ -1,0 +1,58 @@
+"""Every built lab through papermill, on real engines, at quick scale: it measures what it must, and it agrees."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from labs_helpers import runner, syllabus
+from labs_helpers.results import LabResult
+
+
+@pytest.fixture(scope="module", params=syllabus.built(), ids=lambda entry: entry.id)
+def ran(request, tmp_path_factory):
+    """One run of the lab's solution, with its report."""
+    out = tmp_path_factory.mktemp("run")
+    (found,) = runner.run_all([request.param], out=out, student=False, parameters={"scale": "quick"})
+    return found
+
+
+@pytest.mark.engine("all")
+@pytest.mark.timeout(900)
+def test_the_lab_measured_everything(ran):
+    assert ran.error == ""
+    assert ran.ok, [r for r in ran.result.requirements if not r.met]
+
+
+@pytest.mark.engine("all")
+def test_every_measured_figure_has_its_provenance(ran):
+    for row in ran.result.measurements:
+        if row.source == "measured":
+            assert row.engine_version and row.machine and row.n >= 1
+        else:
+            assert row.cited_from
+
+
+@pytest.mark.engine("all")
+def test_totals_agree_with_the_engines_own_counters(ran):
+    totals = [m for m in ran.result.measurements if m.metric == "completion_tokens" and m.witness is not None]
+    assert len({m.engine for m in totals}) >= 3
+    for row in totals:
+        assert row.witness_error <= 0.02, row
+
+
+@pytest.mark.engine("all")
+def test_the_solution_passes_its_own_exercises(ran):
+    assert {c.exercise for c in ran.result.checks} == set(syllabus.find(ran.entry.id).spec().cases)
+    assert all(c.status == "passed" for c in ran.result.checks)
+
+
+@pytest.mark.engine("all")
+def test_nothing_went_to_stderr_and_the_report_is_there(ran):
+    cells = json.loads(ran.notebook.read_text())["cells"]
+    assert not [o["text"] for c in cells for o in c.get("outputs", ()) if o.get("name") == "stderr"]
+    out = ran.notebook.parent
+    assert "<svg" in (out / "report.html").read_text() or "data:image" in (out / "report.html").read_text()
+    assert LabResult.read(out / f"lab-{ran.entry.id}.json").measured_everything
+    assert (out / "measurements.csv").read_text().count("\n") > len(ran.result.measurements)
