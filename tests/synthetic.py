@@ -43,17 +43,23 @@ def lab_measurements(seed: int = 0) -> list[Measurement]:
             rows.append(measurement(metric, value, engine=engine, engine_version=version, n=n, load=load or Load(),
                                     spread=spread(value) if n > 1 else None, **fields))
 
-        add("startup_time", 1.2 if engine == "llama.cpp" else 24 * speed, 1)
-        add("memory", 140 / speed ** 3, 1)
+        for _start in range(2 if engine == "llama.cpp" else 1):
+            add("startup_time", 1.2 if engine == "llama.cpp" else 24 * speed, 1)
+            add("memory", 140 / speed ** 3, 1)
         for length in (64, 256, 1024, 2048):
-            add("prefill_throughput", 4600 * speed * (1 - length / 9000), 8,
-                Load(workload=f"prefill-{length}", concurrency=1, prompt_tokens=length, output_tokens=1))
+            prefill = Load(workload=f"prefill-{length}", concurrency=1, prompt_tokens=length, output_tokens=2)
+            add("prefill_throughput", 4600 * speed * (1 - length / 9000), 8, prefill)
+            add("ttft", length / (4.6 * speed), 8, prefill)
+            add("output_throughput", 20 * speed, 8, prefill)
+            add("decode_throughput", 300 * speed, 8, prefill)
         add("decode_throughput", 420 * speed, 24, Load(workload="chat", concurrency=1, prompt_tokens=48,
                                                        output_tokens=64), witness=417 * speed)
         for streams in (1, 4, 16):
             load = Load(workload="chat", concurrency=streams, prompt_tokens=48, output_tokens=64, requests=8 * streams)
             add("output_throughput", 400 * speed * streams ** 0.55, 8 * streams, load)
             add("ttft", 14 / speed * streams ** 0.6, 8 * streams, load)
+            add("prefill_throughput", 3000 * speed / streams, 8 * streams, load,
+                flags=("includes-queueing",) if streams > 1 else ())
     rows.append(measurement("roofline", 640.0, engine="memory", engine_version="numpy 2.4.6", n=300,
                             load=Load(workload="read 52 MiB", arrival="none"),
                             spread=Spread(low=300, high=640, kind="minmax")))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from statistics import median
 
 from matplotlib.axes import Axes
 
 from labs_helpers.errors import LabsError
 from labs_helpers.plots import style
 from labs_helpers.plots.style import LabFigure, plain
-from labs_helpers.results import METRICS, Measurement
+from labs_helpers.results import METRICS, Measurement, Spread
 
 ROW_INCHES = 0.36
 
@@ -66,7 +67,7 @@ def startup_and_memory(measurements: Iterable[Measurement]) -> LabFigure:
         LabsError: neither, or only one of the two, was measured.
     """
     rows = list(measurements)
-    taken = {metric: style.measured(rows, metric) for metric in ("startup_time", "memory")}
+    taken = {metric: _pooled(style.measured(rows, metric)) for metric in ("startup_time", "memory")}
     figure = style.new_figure(max(map(len, taken.values())) * ROW_INCHES + 1.3)
     for ax, (metric, found) in zip(figure.subplots(1, 2), taken.items(), strict=True):
         ordered = sorted(found, key=lambda m: (m.engine, m.precision))
@@ -84,12 +85,11 @@ def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
     plain decoding of those bytes: it is drawn as an outline with a warning, not as a result.
 
     Raises:
-        LabsError: no decode throughput was measured.
+        LabsError: no decode throughput of a single stream was measured.
     """
     rows = list(measurements)
-    taken = [m for m in style.measured(rows, "decode_throughput") if m.load.concurrency in (None, 1)] \
-        or style.measured(rows, "decode_throughput")
-    taken = sorted(taken, key=lambda m: (m.precision, -m.value))
+    taken = sorted(_longest_single_streams(style.measured(rows, "decode_throughput")),
+                   key=lambda m: (m.precision, -m.value))
     roofs = {(m.model, m.precision): m for m in rows if m.metric == "roofline"}
     figure = style.new_figure(len(taken) * 0.5 + 1.5)
     ax = figure.subplots()
@@ -102,6 +102,36 @@ def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
     style.title(ax, "Decode of one stream and its roofline")
     style.caption(figure, taken, *_roof_notes(taken, roofs))
     return figure
+
+
+def _longest_single_streams(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Per engine, precision and model the single stream with the longest output; a prefill run's few tokens say little.
+
+    Raises:
+        LabsError: all of it was measured with several streams, which share one read of the weights: no roof applies.
+    """
+    longest: dict[tuple[str, str, str], Measurement] = {}
+    for m in rows:
+        key = (m.engine, m.precision, m.model)
+        if m.load.concurrency in (None, 1) and (
+                key not in longest or (m.load.output_tokens or 0) > (longest[key].load.output_tokens or 0)):
+            longest[key] = m
+    if not longest:
+        raise LabsError("nothing to draw: decode was measured with several streams only", "run it with concurrency=1")
+    return list(longest.values())
+
+
+def _pooled(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Repeated starts of the same engine as one measurement: the median, with their range."""
+    groups: dict[tuple[str, str, str], list[Measurement]] = {}
+    for m in rows:
+        groups.setdefault((m.engine, m.precision, m.model), []).append(m)
+    return [
+        group[0] if len(group) == 1 else group[0].model_copy(update={
+            "value": median(m.value for m in group), "n": sum(m.n for m in group),
+            "spread": Spread(low=min(m.value for m in group), high=max(m.value for m in group), kind="minmax")})
+        for group in groups.values()
+    ]
 
 
 def _name(m: Measurement) -> str:

@@ -37,10 +37,12 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
                         f"record it with a load that states {x}")
     figure = style.new_figure(4.2)
     ax = figure.subplots()
-    for index, (name, points) in enumerate(_series(taken, x)):
+    series = _series(taken, x)
+    for index, (name, points) in enumerate(series):
         at = [float(getattr(m.load, x)) for m in points]
         _line(ax, index, name, points, at, [m.value for m in points])
-    _ticks(ax, sorted({float(getattr(m.load, x)) for m in taken}))
+    drawn = [m for _, points in series for m in points]
+    _ticks(ax, sorted({float(getattr(m.load, x)) for m in drawn}))
     ax.set_ylim(bottom=0)
     ax.set_xlabel(VARIABLES[x], fontsize=9, color=style.INK)
     ax.set_ylabel(style.axis_label(metric), fontsize=9, color=style.INK)
@@ -48,7 +50,7 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
     style.clean_axes(ax, grid="y")
     style.title(ax, title or f"{METRICS[metric].title} by {VARIABLES[x].split(' (')[0].lower()}")
     _legend(ax)
-    style.caption(figure, taken, _spread_note(taken))
+    style.caption(figure, drawn, _spread_note(drawn))
     return figure
 
 
@@ -76,7 +78,8 @@ def latency_throughput(
     figure = style.new_figure(4.4)
     ax = figure.subplots()
     variable = "concurrency" if any(m.load.concurrency is not None for m in taken) else "request_rate"
-    for index, (name, points) in enumerate(_series(taken, variable)):
+    series = _series(taken, variable)
+    for index, (name, points) in enumerate(series):
         pairs = [slow[_run(m)] for m in points]
         _line(ax, index, name, pairs, [m.value for m in points], [m.value for m in pairs])
         for m, pair in zip(points, pairs, strict=True):
@@ -93,7 +96,8 @@ def latency_throughput(
     style.clean_axes(ax, grid="y")
     style.title(ax, "What throughput costs in latency (better: down and to the right)")
     _legend(ax)
-    style.caption(figure, taken, _spread_note(list(slow.values())))
+    drawn = [m for _, points in series for m in points]
+    style.caption(figure, drawn, _spread_note([slow[_run(m)] for m in drawn]))
     return figure
 
 
@@ -103,10 +107,26 @@ def _run(m: Measurement) -> tuple[str, str, str, str]:
 
 
 def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measurement]]]:
-    series: dict[tuple[str, str, str], list[Measurement]] = {}
-    for m in sorted(taken, key=lambda m: (m.engine, m.precision, m.model, getattr(m.load, x) or 0)):
-        series.setdefault((m.engine, m.precision, m.model), []).append(m)
-    return [(style.series_name(points[0], taken), points) for points in series.values()]
+    """Curves: measurements that differ in `x` and in nothing else that matters, sorted by it.
+
+    A benchmark records every metric under every load, so an engine with a curve also has stray single points (the
+    output rate of a prefill run, say). They are left out; an engine that has only one point keeps it.
+    """
+    def engine(m: Measurement) -> tuple[str, str, str]:
+        return m.engine, m.precision, m.model
+
+    def fixed(m: Measurement) -> str:
+        return m.load.workload if x in ("concurrency", "request_rate") else str(m.load.concurrency or 1)
+
+    series: dict[tuple[tuple[str, str, str], str], list[Measurement]] = {}
+    for m in sorted(taken, key=lambda m: (engine(m), fixed(m), getattr(m.load, x) or 0)):
+        series.setdefault((engine(m), fixed(m)), []).append(m)
+    curved = {who for (who, _), points in series.items() if len(points) > 1}
+    kept = {key: points for key, points in series.items() if len(points) > 1 or key[0] not in curved}
+    several = len({what for _, what in kept}) > 1
+    label = "{}" if x in ("concurrency", "request_rate") else "c={}"
+    return [(style.series_name(points[0], taken) + (f", {label.format(style.plain(what))}" if several else ""), points)
+            for (_, what), points in kept.items()]
 
 
 def _line(
@@ -126,7 +146,8 @@ def _ticks(ax: Axes, values: Sequence[float]) -> None:
     """Ticks where something was measured; a logarithmic axis where the values span more than a factor of eight."""
     if values[0] > 0 and values[-1] / values[0] >= 8:
         ax.set_xscale("log", base=2)
-    ax.set_xticks(list(values), [f"{value:g}" if value < 100 else f"{value:,.0f}" for value in values])
+    apart = [value for value, last in zip(values, [0.0, *values], strict=False) if value > 1.1 * last]
+    ax.set_xticks(apart, [f"{value:.3g}" if value < 100 else f"{value:,.0f}" for value in apart])
     ax.minorticks_off()
 
 
