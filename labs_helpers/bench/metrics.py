@@ -93,23 +93,24 @@ def spread_tokens(chars: Sequence[int], completion_tokens: int, *, hidden_end: b
     """Tokens per content event where the server does not say: in proportion to characters, none lost.
 
     One token per event where the numbers match (also with `hidden_end`, an end-of-sequence token that no event shows).
-    Else every event gets one token as long as there are enough, and the rest goes by characters, largest remainder
-    first. Fewer tokens than events (text held back and sent in pieces) leaves some events with none, never the first.
+    Else the largest remainder decides, and an event that got none takes one from the event with most, as long as there
+    are as many tokens as events; with fewer (text held back and sent in pieces) only the first event is sure of one.
     """
     n = len(chars)
     if n == 0:
         return ()
     if completion_tokens == n or (hidden_end and completion_tokens == n + 1):
         return (1,) * n
-    tokens = np.zeros(n, dtype=int)
-    tokens[: n if completion_tokens > n else min(1, completion_tokens)] = 1
-    rest = completion_tokens - int(tokens.sum())
     weights = np.asarray(chars, dtype=np.float64)
-    shares = rest * weights / weights.sum()
-    whole = np.floor(shares).astype(int)
-    largest_remainder_first = np.argsort(whole - shares, kind="stable")
-    whole[largest_remainder_first[: rest - int(whole.sum())]] += 1
-    return tuple(int(t) for t in tokens + whole)
+    shares = completion_tokens * weights / weights.sum()
+    tokens = np.floor(shares).astype(int)
+    largest_remainder_first = np.argsort(tokens - shares, kind="stable")
+    tokens[largest_remainder_first[: completion_tokens - int(tokens.sum())]] += 1
+    for i in range(n if completion_tokens >= n else min(1, completion_tokens)):
+        if tokens[i] == 0:
+            tokens[int(np.argmax(tokens))] -= 1
+            tokens[i] = 1
+    return tuple(int(t) for t in tokens)
 
 
 def samples_needed(q: float) -> int:

@@ -68,7 +68,7 @@ class _Reading:
         self.reasoning: list[str] = []
         self.last_end = 0
         self.finish_reason: str | None = None
-        self.usage: dict[str, int | None] = {}
+        self.usage: dict[str, int] = {}
         self.timings: dict[str, float] = {}
         self.error: str | None = None
         self.ended = False
@@ -150,10 +150,12 @@ def read_openai(body: bytes) -> Transcript:
             continue
         usage = event.get("usage") or {}
         if usage:
-            r.usage = _openai_usage(usage)
+            r.usage |= _openai_usage(usage)
         timings = event.get("timings") or {}
         if timings:
             r.timings = _numbers(timings)
+            if timings.get("cache_n") is not None:
+                r.usage.setdefault("cached_tokens", timings["cache_n"])  # llama.cpp's name for it
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             text = delta.get("content") or choice.get("text") or ""
@@ -166,13 +168,14 @@ def read_openai(body: bytes) -> Transcript:
     return r.transcript()
 
 
-def _openai_usage(usage: Mapping[str, Any]) -> dict[str, int | None]:
+def _openai_usage(usage: Mapping[str, Any]) -> dict[str, int]:
     details = usage.get("prompt_tokens_details") or {}
-    return {
+    counts = {
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         "cached_tokens": details.get("cached_tokens"),
     }
+    return {name: count for name, count in counts.items() if count is not None}
 
 
 def _logprob_count(logprobs: Mapping[str, Any] | None) -> int:
@@ -210,7 +213,8 @@ OPENAI = Wire(
 
 # --- Ollama's native API: newline-delimited JSON -------------------------------------------------------------------
 
-_OLLAMA_TIMINGS = ("total_duration", "load_duration", "prompt_eval_duration", "eval_duration")
+_OLLAMA_TIMINGS = ("total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count",
+                   "eval_duration")
 
 
 def read_ollama(body: bytes) -> Transcript:
@@ -236,7 +240,8 @@ def read_ollama(body: bytes) -> Transcript:
         if event.get("done"):
             r.ended = True
             r.finish_reason = event.get("done_reason") or "stop"
-            r.usage = {"prompt_tokens": event.get("prompt_eval_count"), "completion_tokens": event.get("eval_count")}
+            counts = {"prompt_tokens": event.get("prompt_eval_count"), "completion_tokens": event.get("eval_count")}
+            r.usage = {name: count for name, count in counts.items() if count is not None}
             r.timings = _numbers({k: event[k] for k in _OLLAMA_TIMINGS if k in event})
     return r.transcript()
 
