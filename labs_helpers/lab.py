@@ -127,15 +127,7 @@ class Lab:
         from labs_helpers import machine
 
         if not self.measurements("roofline", precision=model.precision):
-            self.record(
-                machine.roofline_measurement(
-                    self.machine,
-                    model=model.name,
-                    precision=model.precision,
-                    weight_bytes=model.bytes_per_token,
-                    device=self._device,
-                )
-            )
+            self.record(machine.roofline_measurement(self.machine, model, device=self._device))
 
     @property
     def _device(self) -> Literal["cpu", "gpu"]:
