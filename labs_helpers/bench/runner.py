@@ -71,7 +71,9 @@ async def run(
     if n < 1:
         raise LabsError(f"requests is {n}", "send at least one request")
     chosen = list(islice(cycle(offered), n))
-    streams = concurrency or 1
+    streams = 1 if concurrency is None else concurrency
+    if streams < 1:
+        raise LabsError(f"concurrency is {concurrency}", "keep at least one request in flight")
     offsets = arrivals(n, request_rate, burstiness, seed) if request_rate is not None else None
     async with client.open_session() as session:
         target = await resolve(server, session)
