@@ -116,6 +116,13 @@ class Engine(ABC):
     async def counters(self, base_url: str) -> Counters:
         """The server's own totals. Raises LabsError when it does not answer."""
 
+    def running_at(self) -> str | None:
+        """Base URL of a server of this engine that runs already and is to be used as it is; None: start one."""
+        return None
+
+    def load(self, base_url: str, model: ModelSpec) -> None:  # noqa: B027
+        """Bring `model` into a server that answers. Most engines load their model while they start: nothing to do."""
+
 
 @dataclass(frozen=True)
 class Server:

@@ -1,0 +1,142 @@
+"""An environment of its own for every engine that needs one, built from exact pins and kept in the cache.
+
+The pins lie in environment/engines/NAME: `requirements.txt`, and `no-deps.txt` for packages whose own metadata would
+pull what must not come along. The transformers server runs in the course's own environment and needs nothing.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from labs_helpers import venvs
+from labs_helpers.engines.base import Availability
+from labs_helpers.errors import LabsError
+from labs_helpers.paths import ROOT, cache_dir
+
+if TYPE_CHECKING:
+    from labs_helpers.machine import Machine
+
+PINS = ROOT / "environment" / "engines"
+NEEDS_TORCH = {"llama.cpp": False, "vllm": True}
+"""Engines that are installed as packages, and whether PyTorch comes first."""
+SIZE = {"llama.cpp": "35 MB to download", "vllm": "0.8 GB to download, 2.5 GB on disk, 3 to 10 minutes"}
+ARCHITECTURES = ("x86_64", "aarch64")
+
+
+def folder(name: str) -> Path:
+    """Where the environment of an engine lies."""
+    return cache_dir() / "engines" / name
+
+
+def python(name: str) -> Path:
+    """The interpreter of an engine's environment.
+
+    Raises:
+        LabsError: it is not installed.
+    """
+    if not installed(name):
+        raise LabsError(f"{name} is not installed", f"./labs engines install {name}")
+    return venvs.python(folder(name))
+
+
+def can_install(name: str, machine: Machine) -> bool:
+    """True for an engine that is made of packages which exist for this machine."""
+    return name in NEEDS_TORCH and sys.platform == "linux" and machine.arch in ARCHITECTURES
+
+
+def installed(name: str) -> bool:
+    """True when nothing need be built: the environment is whole and made of today's pins, or none is needed.
+
+    Raises:
+        LabsError: no such engine.
+    """
+    _require_known(name)
+    if name == "transformers":
+        return True
+    return name in NEEDS_TORCH and venvs.ready(folder(name), _key(name))
+
+
+def install(name: str, report: venvs.Report) -> None:
+    """Build an engine's environment, unless it is whole already. Safe to repeat and to interrupt.
+
+    Raises:
+        LabsError: no such engine, one that is not installed this way, or the build failed.
+    """
+    _require_known(name)
+    if installed(name):
+        return
+    if name not in NEEDS_TORCH:
+        from labs_helpers import machine
+        from labs_helpers.engines import registry
+
+        found = registry.get(name).availability(machine.detect())
+        why = f": {found.reason}" if found.reason else ": it does not come as a package"
+        raise LabsError(f"{name} cannot be installed here{why}", found.remedy)
+    pins = _pins(name)
+    steps = [venvs.TORCH] if NEEDS_TORCH[name] else []
+    steps += [venvs.Step(f"pinned packages ({SIZE[name]})", ("-r", str(pins[0])))]
+    steps += [venvs.Step(path.stem, ("--no-deps", "-r", str(path))) for path in pins[1:]]
+    venvs.build(folder(name), steps, expected=_key(name), title=f"Installing {name}", report=report,
+                log=cache_dir() / "logs" / f"install-{name}.log")
+
+
+def uninstall(name: str) -> None:
+    """Remove an engine's environment; nothing happens when there is none.
+
+    Raises:
+        LabsError: no such engine, or the folder could not be removed.
+    """
+    _require_known(name)
+    if name == "transformers":
+        raise LabsError("the transformers engine is part of the course's own environment",
+                        "rm -r .venv removes that; ./labs builds it again")
+    package_version.cache_clear()
+    try:
+        (folder(name) / venvs.STAMP).unlink(missing_ok=True)
+        if folder(name).exists():
+            shutil.rmtree(folder(name))
+    except OSError as error:
+        raise LabsError(f"cannot remove {error.filename or folder(name)}: {error.strerror}",
+                        "mend the permissions and repeat") from error
+
+
+def availability(name: str, title: str, machine: Machine) -> Availability:
+    """Whether an engine that is made of packages can run here now."""
+    if not can_install(name, machine):
+        return Availability(False, f"{title} has no packages for {sys.platform} on {machine.arch}",
+                            "use Linux on x86_64 or aarch64 (on Windows: WSL)")
+    if not installed(name):
+        return Availability(False, "not installed", f"./labs engines install {name}   ({SIZE[name]})")
+    return Availability(True)
+
+
+@functools.cache
+def package_version(name: str, package: str) -> str:
+    """The version of a package in an engine's environment, without importing it.
+
+    Raises:
+        LabsError: it is not installed.
+    """
+    sites = (python(name).parent.parent / "lib").glob("python3*/site-packages")
+    for found in distributions(name=package, path=[str(site) for site in sites]):
+        return found.version
+    raise LabsError(f"{package} is missing from {folder(name)}", f"./labs engines install {name} --force")
+
+
+def _pins(name: str) -> list[Path]:
+    return [path for path in (PINS / name / "requirements.txt", PINS / name / "no-deps.txt") if path.exists()]
+
+
+def _key(name: str) -> str:
+    return venvs.key(*_pins(name))
+
+
+def _require_known(name: str) -> None:
+    from labs_helpers.engines import registry
+
+    registry.get(name)
