@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labs_helpers.bench.metrics import median
-from labs_helpers.bench.progress import ProgressLine
+from labs_helpers.bench.progress import request_progress
 from labs_helpers.bench.report import Run
 from labs_helpers.errors import LabsError
 from labs_helpers.results import METRICS, Load, Measurement, Spread
@@ -86,17 +86,17 @@ async def compare(
         raise LabsError(f"{metric!r} has no better and worse", "compare e.g. output_throughput, tpot or ttft")
     readings: dict[str, list[float]] = {name: [] for name in sides}
     runs: dict[str, Run] = {}
-    line = ProgressLine(f"compare {' and '.join(sides)}", 2 * repeats, shown=progress)
-    for repeat in range(repeats):
-        for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
-            result = await sides[name]()
-            if isinstance(result, Run):
-                runs[name] = result
-            readings[name].append(_value(result, metric, name))
-            line.step(failed=False)
-    a, b = sides
-    comparison = Comparison(metric, (a, b), tuple(readings[a]), tuple(readings[b]), runs.get(b))
-    line.close(str(comparison))
+    with request_progress(f"compare {' and '.join(sides)}", 2 * repeats, progress) as line:
+        for repeat in range(repeats):
+            for name in list(sides)[:: 1 if repeat % 2 == 0 else -1]:
+                result = await sides[name]()
+                if isinstance(result, Run):
+                    runs[name] = result
+                readings[name].append(_value(result, metric, name))
+                line.step()
+        a, b = sides
+        comparison = Comparison(metric, (a, b), tuple(readings[a]), tuple(readings[b]), runs.get(b))
+        line.close(str(comparison))
     return comparison
 
 

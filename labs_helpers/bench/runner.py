@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from labs_helpers.bench import client, witness
-from labs_helpers.bench.client import STALL_S, Capture
+from labs_helpers.bench.client import STALL_S, Sample
 from labs_helpers.bench.load import Send, arrivals, closed_loop, open_loop
-from labs_helpers.bench.progress import ProgressLine
+from labs_helpers.bench.progress import request_progress
 from labs_helpers.bench.report import Limits, Run
 from labs_helpers.bench.request import Message, Request, as_requests, with_unique_prefix
 from labs_helpers.bench.saturation import CpuMeter, no_garbage_collection, saturation
@@ -83,43 +82,38 @@ async def run(
         if warmup:
             await _warm_up(send, offered, max(2, 2 * streams), streams, target)
         before = await witness.settled(target.counters)
-        line = ProgressLine(f"{target.engine} {workload}".strip(), n, shown=progress)
-
-        def count(capture: Capture) -> None:
-            line.step(failed=capture.error is not None)
-
-        with no_garbage_collection():
+        with request_progress(f"{target.engine} {workload}".strip(), n, progress) as line, no_garbage_collection():
             meter = CpuMeter()
             if offsets is not None:
-                captures = await open_loop(send, chosen, offsets, count)
+                captures = await open_loop(send, chosen, offsets, lambda c: line.step(c.error is not None))
             else:
-                captures = await closed_loop(send, chosen, streams, count)
+                captures = await closed_loop(send, chosen, streams, lambda c: line.step(c.error is not None))
             cpu_share = meter.share()
-        samples = tuple(client.read(capture, target.wire) for capture in captures)
+            samples = tuple(client.read(capture, target.wire) for capture in captures)
+            good = client.succeeded(samples)
+            duration_s = max(s.end for s in samples) - min(s.intended for s in samples)
+            line.close(_summary(samples, good, duration_s))
         after = await witness.settled(target.counters)
-    good = client.succeeded(samples)
-    result = Run(
-        samples=samples,
-        load=Load(
-            workload=workload, arrival="open" if offsets is not None else "closed",
-            concurrency=None if offsets is not None else streams, request_rate=request_rate,
-            burstiness=burstiness if offsets is not None else None, requests=n,
-            prompt_tokens=_mean([s.prompt_tokens for s in good]),
-            output_tokens=_mean([s.completion_tokens for s in good]),
-        ),
-        started=min(s.intended for s in samples), ended=max(s.end for s in samples),
-        saturation=saturation(good, cpu_share),
+    load = Load(
+        workload=workload, arrival="open" if offsets is not None else "closed",
+        concurrency=None if offsets is not None else streams, request_rate=request_rate,
+        burstiness=burstiness if offsets is not None else None, requests=n,
+        prompt_tokens=_mean([s.prompt_tokens for s in good]), output_tokens=_mean([s.completion_tokens for s in good]),
+    )
+    client_state = saturation(good, cpu_share)
+    return Run(
+        samples=samples, load=load, started=min(s.intended for s in samples), ended=max(s.end for s in samples),
+        saturation=client_state,
         counters=after.since(before) if after is not None and before is not None else None,
         limits=limits, engine=target.engine, engine_version=target.version, model=target.model,
         precision=target.precision, machine=_machine_label(),
+        flags=_flags(client_bound=client_state.client_bound, failed=len(samples) - len(good), sent=n,
+                     repeated=n > len(offered)),
     )
-    result = replace(result, flags=_flags(result, repeated=n > len(offered)))
-    line.close(_summary(result))
-    return result
 
 
 def _sender(session: aiohttp.ClientSession, target: Target, stall_s: float) -> Send:
-    async def send(request: Request, due: float) -> Capture:
+    async def send(request: Request, due: float) -> client.Capture:
         return await client.capture(session, target.base_url, target.asked_model, request, due, wire=target.wire,
                                     stall_s=stall_s)
 
@@ -137,22 +131,19 @@ async def _warm_up(send: Send, offered: Sequence[Request], n: int, streams: int,
     client.succeeded([client.read(capture, target.wire) for capture in captures])
 
 
-def _flags(result: Run, *, repeated: bool) -> tuple[str, ...]:
-    failed = len(result.samples) - len(result.good)
+def _flags(*, client_bound: bool, failed: int, sent: int, repeated: bool) -> tuple[str, ...]:
     flags = {
-        "client-bound": result.saturation.client_bound,
-        f"{failed}-of-{len(result.samples)}-failed": failed > 0,
+        "client-bound": client_bound,
+        f"{failed}-of-{sent}-failed": failed > 0,
         "repeated-prompts": repeated,
     }
     return tuple(name for name, is_set in flags.items() if is_set)
 
 
-def _summary(result: Run) -> str:
-    good = result.good
-    failed = f", {len(result.samples) - len(good)} failed" if len(good) < len(result.samples) else ""
+def _summary(samples: Sequence[Sample], good: Sequence[Sample], duration_s: float) -> str:
+    failed = f", {len(samples) - len(good)} failed" if len(good) < len(samples) else ""
     tokens = sum(s.completion_tokens for s in good)
-    return (f"{len(result.samples)} requests{failed} in {result.duration_s:.1f} s, "
-            f"{tokens / result.duration_s:.1f} output tok/s")
+    return f"{len(samples)} requests{failed} in {duration_s:.1f} s, {tokens / duration_s:.1f} output tok/s"
 
 
 def _mean(values: Sequence[float]) -> float:

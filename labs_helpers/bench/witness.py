@@ -49,7 +49,7 @@ def figure(metric: str, samples: Sequence[Sample], counters: Counters | None, du
         case "prefill_throughput":
             return _median(samples, _prefill_rate) or _ratio(_uncached(counters), counters.prefill_seconds)
         case "decode_throughput":
-            return _median(samples, _decode_rate) or _ratio(_decoded(counters), counters.decode_seconds)
+            return _median(samples, _decode_rate) or _ratio(_decoded(counters, len(samples)), counters.decode_seconds)
         case "tpot":
             rate = figure("decode_throughput", samples, counters, duration_s)
             return 1e3 / rate if rate else None
@@ -70,11 +70,11 @@ def _uncached(counters: Counters) -> float | None:
     return None if counters.prompt_tokens is None else counters.prompt_tokens - (counters.cached_tokens or 0)
 
 
-def _decoded(counters: Counters) -> float | None:
+def _decoded(counters: Counters, requests: int) -> float | None:
     """Generated tokens less the first of each request, which prefill brought."""
     if counters.generation_tokens is None:
         return None
-    return counters.generation_tokens - (counters.requests or 0)
+    return counters.generation_tokens - (requests if counters.requests is None else counters.requests)
 
 
 def _median(samples: Sequence[Sample], rate: Callable[[Mapping[str, float]], float | None]) -> float | None:
