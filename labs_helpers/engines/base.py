@@ -70,6 +70,7 @@ class Counters:
 
     def since(self, before: Counters) -> Counters:
         """What was added after `before` was read."""
+
         def diff(a: float | None, b: float | None) -> float | None:
             return None if a is None or b is None else a - b
 

@@ -62,8 +62,10 @@ def stop(name: str | None) -> str:
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while running():
         if time.monotonic() > deadline:
-            raise LabsError(f"{held['engine']} did not stop within {STOP_TIMEOUT_S:.0f} s",
-                            f"kill -9 {held['guard_pid']} stops it the hard way; log: {held['log']}")
+            raise LabsError(
+                f"{held['engine']} did not stop within {STOP_TIMEOUT_S:.0f} s",
+                f"kill -9 {held['guard_pid']} stops it the hard way; log: {held['log']}",
+            )
         time.sleep(0.1)
     return f"{held['engine']} is stopped"
 

@@ -49,17 +49,17 @@ class TextStream:
     def push(self, token: int) -> str:
         """Add a token; returns the text that became certain."""
         self._ids.append(token)
-        known = self._decode(self._ids[self._start:self._sent])
-        text = self._decode(self._ids[self._start:])
+        known = self._decode(self._ids[self._start : self._sent])
+        text = self._decode(self._ids[self._start :])
         if text.endswith("\ufffd") or len(text) <= len(known):
             return ""
         self._start, self._sent = self._sent, len(self._ids)
-        return self._release(text[len(known):], last=False)
+        return self._release(text[len(known) :], last=False)
 
     def flush(self) -> str:
         """The rest, with replacement characters where the tokens ended inside a character."""
-        known = self._decode(self._ids[self._start:self._sent])
-        rest = self._decode(self._ids[self._start:])[len(known):]
+        known = self._decode(self._ids[self._start : self._sent])
+        rest = self._decode(self._ids[self._start :])[len(known) :]
         self._start = self._sent = len(self._ids)
         return self._release(rest, last=True)
 
@@ -74,12 +74,15 @@ class TextStream:
             return text[: min(cuts)]
         begun = (n for s in self._stop for n in range(1, len(s)) if text.endswith(s[:n]))
         keep = 0 if last else max(begun, default=0)
-        self._held = text[len(text) - keep:]
+        self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
 
 def generate(
-    model: Any, decode: Callable[[Sequence[int]], str], request: Request, end_ids: frozenset[int],
+    model: Any,
+    decode: Callable[[Sequence[int]], str],
+    request: Request,
+    end_ids: frozenset[int],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Piece]:
     """Pieces of the answer, one per forward pass.

@@ -81,8 +81,14 @@ def install(name: str, report: venvs.Report) -> None:
     steps = [venvs.TORCH] if NEEDS_TORCH[name] else []
     steps += [venvs.Step(f"pinned packages ({SIZE[name]})", ("-r", str(pins[0])))]
     steps += [venvs.Step(path.stem, ("--no-deps", "-r", str(path))) for path in pins[1:]]
-    venvs.build(folder(name), steps, expected=_key(name), title=f"Installing {name}", report=report,
-                log=cache_dir() / "logs" / f"install-{name}.log")
+    venvs.build(
+        folder(name),
+        steps,
+        expected=_key(name),
+        title=f"Installing {name}",
+        report=report,
+        log=cache_dir() / "logs" / f"install-{name}.log",
+    )
 
 
 def uninstall(name: str) -> None:
@@ -93,23 +99,29 @@ def uninstall(name: str) -> None:
     """
     _require_known(name)
     if name == "transformers":
-        raise LabsError("the transformers engine is part of the course's own environment",
-                        "rm -r .venv removes that; ./labs builds it again")
+        raise LabsError(
+            "the transformers engine is part of the course's own environment",
+            "rm -r .venv removes that; ./labs builds it again",
+        )
     package_version.cache_clear()
     try:
         (folder(name) / venvs.STAMP).unlink(missing_ok=True)
         if folder(name).exists():
             shutil.rmtree(folder(name))
     except OSError as error:
-        raise LabsError(f"cannot remove {error.filename or folder(name)}: {error.strerror}",
-                        "mend the permissions and repeat") from error
+        raise LabsError(
+            f"cannot remove {error.filename or folder(name)}: {error.strerror}", "mend the permissions and repeat"
+        ) from error
 
 
 def availability(name: str, title: str, machine: Machine) -> Availability:
     """Whether an engine that is made of packages can run here now."""
     if not can_install(name, machine):
-        return Availability(False, f"{title} has no packages for {sys.platform} on {machine.arch}",
-                            "use Linux on x86_64 or aarch64 (on Windows: WSL)")
+        return Availability(
+            False,
+            f"{title} has no packages for {sys.platform} on {machine.arch}",
+            "use Linux on x86_64 or aarch64 (on Windows: WSL)",
+        )
     if not installed(name):
         return Availability(False, "not installed", f"./labs engines install {name}   ({SIZE[name]})")
     return Availability(True)

@@ -28,7 +28,8 @@ class LlamaCppOptions(options.Options):
     slots: int = Field(16, ge=1, le=256, description="requests decoded together; each has max_model_len positions")
     prefix_caching: bool = Field(True, description="keep a slot's KV cache and reuse a common prefix")
     kv_cache_dtype: Literal["auto", "f32", "f16", "bf16", "q8_0", "q4_0"] = Field(
-        "auto", description="auto, f32, f16, bf16, q8_0 or q4_0; auto is f32 for fp32 weights, else f16")
+        "auto", description="auto, f32, f16, bf16, q8_0 or q4_0; auto is f32 for fp32 weights, else f16"
+    )
     batch: int = Field(2048, ge=32, description="most tokens of one prefill step")
     micro_batch: int = Field(512, ge=32, description="most tokens of one forward pass")
     extra: dict[str, Any] = Field(default_factory=dict, description="xllamacpp.CommonParams fields by dotted name")
@@ -77,8 +78,11 @@ class LlamaCpp(Engine):
             "offline": True,
             **chosen.extra,
         }
-        return LaunchSpec(argv=(str(install.python(self.name)), "-I", str(SERVER), json.dumps(settings)),
-                          env={"OMP_NUM_THREADS": str(chosen.threads)}, ready_timeout_s=120)
+        return LaunchSpec(
+            argv=(str(install.python(self.name)), "-I", str(SERVER), json.dumps(settings)),
+            env={"OMP_NUM_THREADS": str(chosen.threads)},
+            ready_timeout_s=120,
+        )
 
     async def counters(self, base_url: str) -> Counters:
         """llama.cpp counts a prompt's cached tokens apart from the ones it computed; `prompt_tokens` here is both."""

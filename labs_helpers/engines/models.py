@@ -20,14 +20,18 @@ def choose(engine: Engine, model: ModelSpec | str | Path | None, precision: str 
     """
     wanted = precision or (model.precision if isinstance(model, ModelSpec) else engine.precisions[0])
     if wanted not in engine.precisions:
-        raise LabsError(f"{engine.title} does not serve {wanted} here",
-                        f"precisions of {engine.name}: {', '.join(engine.precisions)}")
+        raise LabsError(
+            f"{engine.title} does not serve {wanted} here",
+            f"precisions of {engine.name}: {', '.join(engine.precisions)}",
+        )
     if model is None:
         return engine.model(wanted)
     if isinstance(model, ModelSpec):
         if model.precision != wanted:
-            raise LabsError(f"{model.name} is given as {model.precision}, but {wanted} was asked for",
-                            "give one of the two, or a model in that precision")
+            raise LabsError(
+                f"{model.name} is given as {model.precision}, but {wanted} was asked for",
+                "give one of the two, or a model in that precision",
+            )
         return model
     path = Path(model).expanduser().absolute()
     return ModelSpec(name=path.name, location=str(path), precision=wanted)
@@ -42,14 +46,16 @@ def require_folder(location: str) -> Path:
     path = Path(location)
     if not path.is_dir():
         what = "is a file, not a model folder" if path.exists() else "does not exist"
-        raise LabsError(f"the model {location} {what}",
-                        "give a folder that holds config.json, *.safetensors and tokenizer.json")
+        raise LabsError(
+            f"the model {location} {what}", "give a folder that holds config.json, *.safetensors and tokenizer.json"
+        )
     missing = [name for name in ("config.json", "tokenizer.json") if not (path / name).is_file()]
     if not any(path.glob("*.safetensors")):
         missing.append("*.safetensors")
     if missing:
-        raise LabsError(f"the model folder {path} lacks {', '.join(missing)}",
-                        "copy the whole folder; weights must be safetensors")
+        raise LabsError(
+            f"the model folder {path} lacks {', '.join(missing)}", "copy the whole folder; weights must be safetensors"
+        )
     return path
 
 

@@ -46,13 +46,18 @@ class Timings:
     @classmethod
     def of(cls, final: Mapping[str, Any]) -> Timings:
         """From the `done: true` line; any field may be absent."""
+
         def seconds(key: str) -> float | None:
             return None if final.get(key) is None else float(final[key]) / 1e9
 
         return cls(
-            total_seconds=seconds("total_duration"), load_seconds=seconds("load_duration"),
-            prompt_tokens=final.get("prompt_eval_count"), prefill_seconds=seconds("prompt_eval_duration"),
-            generation_tokens=final.get("eval_count"), decode_seconds=seconds("eval_duration"))
+            total_seconds=seconds("total_duration"),
+            load_seconds=seconds("load_duration"),
+            prompt_tokens=final.get("prompt_eval_count"),
+            prefill_seconds=seconds("prompt_eval_duration"),
+            generation_tokens=final.get("eval_count"),
+            decode_seconds=seconds("eval_duration"),
+        )
 
 
 class OllamaOptions(options.Options):
@@ -69,8 +74,11 @@ class Ollama(Engine):
     def availability(self, machine: Machine) -> Availability:
         if self.running_at() or shutil.which("ollama"):
             return Availability(True)
-        return Availability(False, f"no Ollama server on port {_port()} and no ollama program",
-                            "install it from https://ollama.com/download, or set OLLAMA_HOST to a running one")
+        return Availability(
+            False,
+            f"no Ollama server on port {_port()} and no ollama program",
+            "install it from https://ollama.com/download, or set OLLAMA_HOST to a running one",
+        )
 
     def version(self) -> str:
         import re
@@ -101,10 +109,18 @@ class Ollama(Engine):
         if not (program := shutil.which("ollama")):
             raise LabsError("Ollama is not installed", "install it from https://ollama.com/download")
         return LaunchSpec(
-            argv=(program, "serve"), health_path="/api/version", ready_timeout_s=60,
-            env={"OLLAMA_HOST": f"127.0.0.1:{port}", "OLLAMA_MODELS": str(cache_dir() / "ollama"),
-                 "OLLAMA_NUM_PARALLEL": str(chosen.slots), "OLLAMA_CONTEXT_LENGTH": str(chosen.max_model_len),
-                 "OLLAMA_KEEP_ALIVE": "-1", "OMP_NUM_THREADS": str(chosen.threads)})
+            argv=(program, "serve"),
+            health_path="/api/version",
+            ready_timeout_s=60,
+            env={
+                "OLLAMA_HOST": f"127.0.0.1:{port}",
+                "OLLAMA_MODELS": str(cache_dir() / "ollama"),
+                "OLLAMA_NUM_PARALLEL": str(chosen.slots),
+                "OLLAMA_CONTEXT_LENGTH": str(chosen.max_model_len),
+                "OLLAMA_KEEP_ALIVE": "-1",
+                "OMP_NUM_THREADS": str(chosen.threads),
+            },
+        )
 
     def load(self, base_url: str, model: ModelSpec) -> None:
         """Import the GGUF file, unless the server has a model of that name and content already.
@@ -129,7 +145,13 @@ class Ollama(Engine):
 
 
 async def generate(
-    base_url: str, model: str, prompt: str, *, max_tokens: int, temperature: float = 0.0, raw: bool = True,
+    base_url: str,
+    model: str,
+    prompt: str,
+    *,
+    max_tokens: int,
+    temperature: float = 0.0,
+    raw: bool = True,
 ) -> AsyncIterator[str | Timings]:
     """Text as it comes from `POST /api/generate` (NDJSON), and at the end the server's own `Timings`.
 
@@ -138,10 +160,15 @@ async def generate(
     """
     import aiohttp
 
-    body = {"model": model, "prompt": prompt, "raw": raw, "stream": True,
-            "options": {"num_predict": max_tokens, "temperature": temperature}}
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "raw": raw,
+        "stream": True,
+        "options": {"num_predict": max_tokens, "temperature": temperature},
+    }
     try:
-        async with (aiohttp.ClientSession() as session, session.post(base_url + "/api/generate", json=body) as answer):
+        async with aiohttp.ClientSession() as session, session.post(base_url + "/api/generate", json=body) as answer:
             async for line in lines(answer.content):
                 if "error" in line:
                     raise LabsError(f"Ollama: {line['error']}", "is the model loaded? see /api/tags")
@@ -151,8 +178,9 @@ async def generate(
                     yield Timings.of(line)
                     return
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise LabsError(f"Ollama at {base_url} does not answer: {error or type(error).__name__}",
-                        "is it still running?") from error
+        raise LabsError(
+            f"Ollama at {base_url} does not answer: {error or type(error).__name__}", "is it still running?"
+        ) from error
     raise LabsError(f"Ollama at {base_url} broke off in the middle of an answer", "look at its log")
 
 

@@ -48,15 +48,19 @@ def read(kind: type[Kind], engine: str, given: Mapping[str, Any]) -> Kind:
         from difflib import get_close_matches
 
         close = get_close_matches(unknown[0], kind.model_fields, n=1)
-        raise LabsError(f"{engine} has no option {unknown[0]!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-                        f"options of {engine}: {known}")
+        raise LabsError(
+            f"{engine} has no option {unknown[0]!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+            f"options of {engine}: {known}",
+        )
     try:
         return kind(**given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
-        raise LabsError(f"{engine} cannot take {name}={given[name]!r}: {first['msg']}",
-                        f"{name}: {kind.model_fields[name].description or 'see labs_helpers.engines'}") from None
+        raise LabsError(
+            f"{engine} cannot take {name}={given[name]!r}: {first['msg']}",
+            f"{name}: {kind.model_fields[name].description or 'see labs_helpers.engines'}",
+        ) from None
 
 
 def cpu_list(threads: int) -> str:

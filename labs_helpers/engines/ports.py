@@ -13,8 +13,13 @@ from typing import Any
 from labs_helpers.errors import LabsError
 
 LISTEN = "0A"
-LOCAL = ("0100007F", "00000000", "00000000000000000000000000000000", "00000000000000000000000001000000",
-         "0000000000000000FFFF00000100007F")
+LOCAL = (
+    "0100007F",
+    "00000000",
+    "00000000000000000000000000000000",
+    "00000000000000000000000001000000",
+    "0000000000000000FFFF00000100007F",
+)
 """127.0.0.1 and the addresses that include or map to it, as /proc/net/tcp writes them."""
 
 
@@ -35,8 +40,10 @@ def require_free(port: int) -> None:
             holder = listener(port)
             who = f", by process {holder} ({_command(holder)})" if holder else ""
             reason = getattr(error, "strerror", None) or error
-            raise LabsError(f"port {port} on 127.0.0.1 cannot be used: {reason}{who}",
-                            "choose another port, or leave it out: a free one is found") from None
+            raise LabsError(
+                f"port {port} on 127.0.0.1 cannot be used: {reason}{who}",
+                "choose another port, or leave it out: a free one is found",
+            ) from None
 
 
 def listener(port: int) -> int | None:

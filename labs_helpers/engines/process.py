@@ -27,8 +27,13 @@ PORT_ATTEMPTS = 3
 
 
 def serve(
-    engine: Engine | str, *, precision: str | None = None, model: ModelSpec | str | Path | None = None,
-    options: Mapping[str, Any] | None = None, log_dir: Path | None = None, port: int | None = None,
+    engine: Engine | str,
+    *,
+    precision: str | None = None,
+    model: ModelSpec | str | Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    log_dir: Path | None = None,
+    port: int | None = None,
     ready_timeout_s: float | None = None,
 ) -> Serving:
     """A server for the length of a `with` or `async with` block.
@@ -53,8 +58,14 @@ class Serving:
     """What `serve` returns: a context manager, for `with` and `async with` alike."""
 
     def __init__(
-        self, engine: Engine | str, precision: str | None, model: ModelSpec | str | Path | None,
-        options: dict[str, Any], log_dir: Path | None, port: int | None, ready_timeout_s: float | None,
+        self,
+        engine: Engine | str,
+        precision: str | None,
+        model: ModelSpec | str | Path | None,
+        options: dict[str, Any],
+        log_dir: Path | None,
+        port: int | None,
+        ready_timeout_s: float | None,
     ) -> None:
         self._engine, self._precision, self._model, self._options = engine, precision, model, options
         self._log_dir, self._port, self._ready_timeout_s = log_dir, port, ready_timeout_s
@@ -97,10 +108,19 @@ class Serving:
             line.show(f"{engine.title}: warming up")
             engine.load(run.base_url, model)
             warm_up(run.port, model.name, engine.title, run.log)
-            line.show(f"{engine.title} {engine.version()}: {model.name} in {model.precision}, "
-                      f"ready after {startup_s:.1f} s")
-        return Server(base_url=run.base_url, engine=engine, version=engine.version(), model=model, log_path=run.log,
-                      pid=run.engine_pid(), startup_s=startup_s, options=self._options)
+            line.show(
+                f"{engine.title} {engine.version()}: {model.name} in {model.precision}, ready after {startup_s:.1f} s"
+            )
+        return Server(
+            base_url=run.base_url,
+            engine=engine,
+            version=engine.version(),
+            model=model,
+            log_path=run.log,
+            pid=run.engine_pid(),
+            startup_s=startup_s,
+            options=self._options,
+        )
 
     def _start_on_some_port(self, engine: Engine, model: ModelSpec, line: ProgressLine) -> tuple[Run, float]:
         attempt = 1
@@ -133,8 +153,16 @@ class Serving:
         engine.load(url, model)
         port = int(url.rsplit(":", 1)[1])
         warm_up(port, model.name, engine.title, None)
-        return Server(base_url=url, engine=engine, version=engine.version(), model=model, log_path=Path(os.devnull),
-                      pid=ports.listener(port) or 0, startup_s=0.0, options=self._options)
+        return Server(
+            base_url=url,
+            engine=engine,
+            version=engine.version(),
+            model=model,
+            log_path=Path(os.devnull),
+            pid=ports.listener(port) or 0,
+            startup_s=0.0,
+            options=self._options,
+        )
 
     def _stop(self) -> None:
         if self._run is not None:
@@ -159,6 +187,8 @@ def tree_pss(pid: int) -> int:
                     total += int(line.split()[1]) * 1024
         except OSError as error:
             if number == pid:
-                raise LabsError(f"cannot read the memory of process {pid}: {error.strerror}",
-                                "it has ended, or belongs to another user") from error
+                raise LabsError(
+                    f"cannot read the memory of process {pid}: {error.strerror}",
+                    "it has ended, or belongs to another user",
+                ) from error
     return total

@@ -40,10 +40,14 @@ async def scrape(base_url: str) -> Mapping[str, float]:
     import aiohttp
 
     try:
-        async with (aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
-                    session.get(base_url + "/metrics") as answer):
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)) as session,
+            session.get(base_url + "/metrics") as answer,
+        ):
             answer.raise_for_status()
             return parse(await answer.text())
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise LabsError(f"no metrics from {base_url}/metrics: {error or type(error).__name__}",
-                        "the engine may have died: look at its log (./labs engines logs NAME)") from error
+        raise LabsError(
+            f"no metrics from {base_url}/metrics: {error or type(error).__name__}",
+            "the engine may have died: look at its log (./labs engines logs NAME)",
+        ) from error

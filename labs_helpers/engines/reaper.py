@@ -78,7 +78,7 @@ def shared_memory_of(pids: Iterable[int]) -> set[str]:
                 with contextlib.suppress(OSError):
                     target = os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
                     if target.startswith(SHM + "/"):
-                        names.add(target[len(SHM) + 1:].encode())
+                        names.add(target[len(SHM) + 1 :].encode())
     return {name.decode(errors="replace") for name in names}
 
 
@@ -128,10 +128,13 @@ class Guard:
             return EXIT_BUSY
         try:
             child = subprocess.Popen(
-                self._inner_command() if outer else self.plan["argv"], stdin=subprocess.DEVNULL,
-                env={**os.environ, "TMPDIR": self.plan["tmp"]}, start_new_session=True,
+                self._inner_command() if outer else self.plan["argv"],
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, "TMPDIR": self.plan["tmp"]},
+                start_new_session=True,
                 pass_fds=(self.plan["lock_fd"],) if outer else (),
-                preexec_fn=None if outer else lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+                preexec_fn=None if outer else lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+            )
         except OSError as error:
             self._say(f"cannot execute {self.plan['argv'][0]}: {error.strerror}")
             self._clean()
@@ -207,8 +210,11 @@ class Guard:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             return False
-        self.plan |= {"lock_fd": lock_fd, "shm_before": sorted(shared_memory()),
-                      "tmp": tempfile.mkdtemp(prefix="labs-engine-")}
+        self.plan |= {
+            "lock_fd": lock_fd,
+            "shm_before": sorted(shared_memory()),
+            "tmp": tempfile.mkdtemp(prefix="labs-engine-"),
+        }
         self.plan["state"] = {**self.plan["state"], "guard_pid": os.getpid(), "owner_pid": self.plan["owner"]}
         self._write_state()
         return True

@@ -36,8 +36,10 @@ def get(name: str) -> Engine:
     from difflib import get_close_matches
 
     close = get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    raise LabsError(f"there is no engine {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
-                    f"engines: {', '.join(known)}")
+    raise LabsError(
+        f"there is no engine {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        f"engines: {', '.join(known)}",
+    )
 
 
 def table(machine: Machine | None = None) -> list[EngineStatus]:
@@ -51,7 +53,13 @@ def table(machine: Machine | None = None) -> list[EngineStatus]:
     rows = []
     for engine in engines():
         found = engine.availability(machine)
-        rows.append(EngineStatus(engine=engine.name, status="available" if found.ok else "unavailable",
-                                 version=engine.version() if found.ok else "",
-                                 reason=found.reason, remedy=found.remedy))
+        rows.append(
+            EngineStatus(
+                engine=engine.name,
+                status="available" if found.ok else "unavailable",
+                version=engine.version() if found.ok else "",
+                reason=found.reason,
+                remedy=found.remedy,
+            )
+        )
     return rows

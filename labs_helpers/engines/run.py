@@ -38,15 +38,24 @@ class Run:
         self.base_url = f"{spec.scheme}://127.0.0.1:{port}"
         self._lock = lock_path()
         plan = {
-            "argv": list(spec.argv), "owner": os.getpid(), "lock": str(self._lock), "grace_s": GRACE_S,
+            "argv": list(spec.argv),
+            "owner": os.getpid(),
+            "lock": str(self._lock),
+            "grace_s": GRACE_S,
             "state": {"engine": engine.name, "url": self.base_url, "log": str(self.log)},
         }
         environment = {k: v for k, v in os.environ.items() if k not in NOT_INHERITED} | dict(spec.env)
         with self.log.open("ab") as out:
             self._started = time.monotonic()
             self._guard = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(REAPER), json.dumps(plan)], stdin=subprocess.DEVNULL, stdout=out,
-                stderr=subprocess.STDOUT, env=environment, cwd=spec.cwd, start_new_session=True)
+                [sys.executable, "-I", "-S", str(REAPER), json.dumps(plan)],
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                cwd=spec.cwd,
+                start_new_session=True,
+            )
 
     def wait_until_ready(self, timeout_s: float, line: ProgressLine, abandoned: threading.Event) -> float:
         """Seconds from start to the first good health answer.
@@ -63,8 +72,10 @@ class Run:
                 ready = time.monotonic() - self._started
                 if ports.listener(self.port) in {None, *reaper.descendants(self._guard.pid)}:
                     return ready
-                raise PortLost(f"port {self.port} was taken by another process while {self.engine.title} started",
-                               "start it again, or choose a port")
+                raise PortLost(
+                    f"port {self.port} was taken by another process while {self.engine.title} started",
+                    "start it again, or choose a port",
+                )
             if waited > timeout_s:
                 raise self._error(f"did not answer within {timeout_s:.0f} s")
             if abandoned.is_set():
@@ -96,22 +107,27 @@ class Run:
             code = reaper.EXIT_SURVIVORS
         left = sorted(set(before) & set(reaper.parents()))
         if code == reaper.EXIT_SURVIVORS or left:
-            raise LabsError(f"{self.engine.title} could not be stopped; still alive: {left or 'unknown'}",
-                            f"look at its log {self.log}; kill -9 these processes, or restart the machine")
+            raise LabsError(
+                f"{self.engine.title} could not be stopped; still alive: {left or 'unknown'}",
+                f"look at its log {self.log}; kill -9 these processes, or restart the machine",
+            )
 
     def _death(self, waited: float) -> LabsError:
         code = self._guard.returncode
         if code == reaper.EXIT_BUSY:
             return busy_error(self._lock)
         if ports.listener(self.port) is not None or "address already in use" in tail(self.log, 40).lower():
-            return PortLost(f"port {self.port} was taken by another process while {self.engine.title} started",
-                            "start it again, or choose a port")
+            return PortLost(
+                f"port {self.port} was taken by another process while {self.engine.title} started",
+                "start it again, or choose a port",
+            )
         how = f"was killed by signal {code - 128}" if 128 < code < 128 + signal.NSIG else f"ended with exit code {code}"
         return self._error(f"{how} after {waited:.0f} s, before it answered")
 
     def _error(self, what: str) -> LabsError:
-        return LabsError(f"{self.engine.title} {what}; the last lines of its log:\n{tail(self.log)}",
-                         f"the whole log: {self.log}")
+        return LabsError(
+            f"{self.engine.title} {what}; the last lines of its log:\n{tail(self.log)}", f"the whole log: {self.log}"
+        )
 
 
 def warm_up(port: int, model: str, title: str, log: Path | None) -> None:
@@ -123,5 +139,7 @@ def warm_up(port: int, model: str, title: str, log: Path | None) -> None:
     body = {"model": model, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
     status, answer = ports.post(port, "/v1/completions", body)
     if status != 200:
-        raise LabsError(f"{title} answers, but refuses to complete a text ({status}): {answer[:300]}",
-                        f"the whole log: {log}" if log else "")
+        raise LabsError(
+            f"{title} answers, but refuses to complete a text ({status}): {answer[:300]}",
+            f"the whole log: {log}" if log else "",
+        )

@@ -25,8 +25,9 @@ def lock_path() -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise LabsError(f"cannot write the cache folder {cache_dir()}: {error.strerror}",
-                        "set LABS_CACHE to a folder you own") from error
+        raise LabsError(
+            f"cannot write the cache folder {cache_dir()}: {error.strerror}", "set LABS_CACHE to a folder you own"
+        ) from error
     return path
 
 
@@ -43,8 +44,10 @@ def busy_error(lock: Path) -> LabsError:
     holder = read_lock(lock)
     whose = "this process" if holder.get("owner_pid") == os.getpid() else f"process {holder.get('owner_pid')}"
     name, pid = holder.get("engine", "another engine"), holder.get("engine_pid", holder.get("guard_pid", "unknown"))
-    return LabsError(f"{name} is already running (pid {pid}, started by {whose}), and engines run one at a time",
-                     "leave its `with` block, or stop it: ./labs engines stop")
+    return LabsError(
+        f"{name} is already running (pid {pid}, started by {whose}), and engines run one at a time",
+        "leave its `with` block, or stop it: ./labs engines stop",
+    )
 
 
 def new_log(folder: Path, name: str) -> Path:
@@ -58,8 +61,9 @@ def new_log(folder: Path, name: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         path.touch()
     except OSError as error:
-        raise LabsError(f"cannot write a log into {folder}: {error.strerror}",
-                        "set LABS_CACHE or the output folder to one you own") from error
+        raise LabsError(
+            f"cannot write a log into {folder}: {error.strerror}", "set LABS_CACHE or the output folder to one you own"
+        ) from error
     return path
 
 

@@ -17,10 +17,16 @@ class SGLang(Engine):
 
     def availability(self, machine: Machine) -> Availability:
         if machine.gpu is None:
-            return Availability(False, "SGLang publishes no CPU kernels; the course's own come with lab 3.3.2",
-                                "use vllm, llama.cpp or transformers until then")
-        return Availability(False, "SGLang runs in a container, and container engines come in a later release",
-                            "use vllm, llama.cpp or transformers until then")
+            return Availability(
+                False,
+                "SGLang publishes no CPU kernels; the course's own come with lab 3.3.2",
+                "use vllm, llama.cpp or transformers until then",
+            )
+        return Availability(
+            False,
+            "SGLang runs in a container, and container engines come in a later release",
+            "use vllm, llama.cpp or transformers until then",
+        )
 
     def version(self) -> str:
         self._refuse()

@@ -17,10 +17,16 @@ class TensorRTLLM(Engine):
 
     def availability(self, machine: Machine) -> Availability:
         if machine.gpu is None:
-            return Availability(False, "TensorRT-LLM needs an NVIDIA GPU, and none was found",
-                                "run this lab on a DGX Spark or another machine with an NVIDIA GPU")
-        return Availability(False, "TensorRT-LLM runs in a container, and container engines come in a later release",
-                            "use vllm, llama.cpp or transformers until then")
+            return Availability(
+                False,
+                "TensorRT-LLM needs an NVIDIA GPU, and none was found",
+                "run this lab on a DGX Spark or another machine with an NVIDIA GPU",
+            )
+        return Availability(
+            False,
+            "TensorRT-LLM runs in a container, and container engines come in a later release",
+            "use vllm, llama.cpp or transformers until then",
+        )
 
     def version(self) -> str:
         self._refuse()

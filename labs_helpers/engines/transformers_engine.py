@@ -40,11 +40,26 @@ class Transformers(Engine):
     def launch(self, model: ModelSpec, port: int, **given: Any) -> LaunchSpec:
         chosen = options.read(options.Options, self.name, given)
         return LaunchSpec(
-            argv=(sys.executable, "-m", "labs_helpers.engines.transformers_server",
-                  "--model", str(require_folder(model.location)), "--name", model.name,
-                  "--dtype", DTYPES[model.precision], "--port", str(port),
-                  "--threads", str(chosen.threads), "--max-model-len", str(chosen.max_model_len)),
-            env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(chosen.threads)}, ready_timeout_s=180)
+            argv=(
+                sys.executable,
+                "-m",
+                "labs_helpers.engines.transformers_server",
+                "--model",
+                str(require_folder(model.location)),
+                "--name",
+                model.name,
+                "--dtype",
+                DTYPES[model.precision],
+                "--port",
+                str(port),
+                "--threads",
+                str(chosen.threads),
+                "--max-model-len",
+                str(chosen.max_model_len),
+            ),
+            env={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(chosen.threads)},
+            ready_timeout_s=180,
+        )
 
     async def counters(self, base_url: str) -> Counters:
         """Nothing is cached between requests, so `cached_tokens` is a true zero."""

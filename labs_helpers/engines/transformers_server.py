@@ -25,8 +25,20 @@ from aiohttp import web
 
 from labs_helpers.engines.generation import Piece, Request, generate
 
-REFUSED = {"n": 1, "best_of": 1, "top_p": 1, "top_k": -1, "logprobs": None, "echo": False, "suffix": None,
-           "presence_penalty": 0, "frequency_penalty": 0, "logit_bias": None, "tools": None, "response_format": None}
+REFUSED = {
+    "n": 1,
+    "best_of": 1,
+    "top_p": 1,
+    "top_k": -1,
+    "logprobs": None,
+    "echo": False,
+    "suffix": None,
+    "presence_penalty": 0,
+    "frequency_penalty": 0,
+    "logit_bias": None,
+    "tools": None,
+    "response_format": None,
+}
 """Parameters that would change the answer, with the one value that does not."""
 COUNTERS = ("prompt_tokens", "generation_tokens", "requests", "prefill_seconds", "decode_seconds")
 
@@ -42,7 +54,8 @@ class Baseline:
         self.name, self.created = name, int(time.time())
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         self.model = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True).eval()
+            folder, dtype=getattr(torch, dtype), use_safetensors=True, local_files_only=True
+        ).eval()
         self.max_model_len = min(max_model_len, self.model.config.max_position_embeddings)
         ends = self.model.generation_config.eos_token_id
         self.end_ids = frozenset([ends] if isinstance(ends, int) else ends or [])
@@ -114,9 +127,13 @@ class Baseline:
             raise ValueError(f"{len(prompt)} prompt tokens and {limit} new ones exceed {self.max_model_len} positions")
         temperature, stop = body.get("temperature"), body.get("stop")
         return Request(
-            prompt=tuple(prompt), max_tokens=limit, temperature=1.0 if temperature is None else float(temperature),
-            seed=body.get("seed"), stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
-            ignore_eos=bool(body.get("ignore_eos", False)))
+            prompt=tuple(prompt),
+            max_tokens=limit,
+            temperature=1.0 if temperature is None else float(temperature),
+            seed=body.get("seed"),
+            stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+            ignore_eos=bool(body.get("ignore_eos", False)),
+        )
 
     def _prompt(self, prompt: Any) -> list[int]:
         if isinstance(prompt, list) and len(prompt) == 1 and not isinstance(prompt[0], int):
@@ -141,12 +158,19 @@ class Reply:
 
     def __init__(self, server: Baseline, request: Request, chat: bool) -> None:
         self.chat, self.prompt_tokens = chat, len(request.prompt)
-        self.head = {"id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex, "created": int(time.time()),
-                     "model": server.name}
+        self.head = {
+            "id": ("chatcmpl-" if chat else "cmpl-") + uuid.uuid4().hex,
+            "created": int(time.time()),
+            "model": server.name,
+        }
 
     def usage(self, tokens: int) -> dict[str, Any]:
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": tokens,
-                "total_tokens": self.prompt_tokens + tokens, "prompt_tokens_details": {"cached_tokens": 0}}
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": tokens,
+            "total_tokens": self.prompt_tokens + tokens,
+            "prompt_tokens_details": {"cached_tokens": 0},
+        }
 
     def whole(self, text: str, last: Piece) -> dict[str, Any]:
         body = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
@@ -198,8 +222,9 @@ async def answer(server: Baseline, http: web.Request, chat: bool) -> web.StreamR
 
 
 def refusal(status: int, message: str) -> web.Response:
-    return web.json_response({"error": {"message": message, "type": "invalid_request_error", "code": status}},
-                             status=status)
+    return web.json_response(
+        {"error": {"message": message, "type": "invalid_request_error", "code": status}}, status=status
+    )
 
 
 def application(server: Baseline) -> web.Application:
@@ -210,8 +235,13 @@ def application(server: Baseline) -> web.Application:
         return web.json_response({"status": "ok"})
 
     async def models(_: web.Request) -> web.Response:
-        model = {"id": server.name, "object": "model", "created": server.created, "owned_by": "labs",
-                 "max_model_len": server.max_model_len}
+        model = {
+            "id": server.name,
+            "object": "model",
+            "created": server.created,
+            "owned_by": "labs",
+            "max_model_len": server.max_model_len,
+        }
         return web.json_response({"object": "list", "data": [model]})
 
     async def metrics(_: web.Request) -> web.Response:
@@ -224,8 +254,15 @@ def application(server: Baseline) -> web.Application:
         return await answer(server, http, chat=True)
 
     app = web.Application(client_max_size=16 * 2**20)
-    app.add_routes([web.get("/health", health), web.get("/v1/models", models), web.get("/metrics", metrics),
-                    web.post("/v1/completions", completions), web.post("/v1/chat/completions", chat)])
+    app.add_routes(
+        [
+            web.get("/health", health),
+            web.get("/v1/models", models),
+            web.get("/metrics", metrics),
+            web.post("/v1/completions", completions),
+            web.post("/v1/chat/completions", chat),
+        ]
+    )
     return app
 
 
@@ -244,8 +281,9 @@ def main() -> None:
 
     torch.set_num_threads(args.threads)
     server = Baseline(args.model, args.name, args.dtype, args.max_model_len)
-    web.run_app(application(server), host="127.0.0.1", port=args.port, print=None, handler_cancellation=True,
-                shutdown_timeout=1)
+    web.run_app(
+        application(server), host="127.0.0.1", port=args.port, print=None, handler_cancellation=True, shutdown_timeout=1
+    )
 
 
 if __name__ == "__main__":

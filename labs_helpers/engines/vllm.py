@@ -29,7 +29,8 @@ class VLLMOptions(options.Options):
     max_num_seqs: int = Field(64, ge=1, description="sequences decoded together")
     max_num_batched_tokens: int | None = Field(None, ge=1, description="most tokens of one step; None: vLLM's choice")
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e5m2", "fp8_e4m3"] = Field(
-        "auto", description="auto, fp8, fp8_e4m3 or fp8_e5m2; auto is the model's own type")
+        "auto", description="auto, fp8, fp8_e4m3 or fp8_e5m2; auto is the model's own type"
+    )
     kv_cache_bytes: int = Field(512 * 2**20, ge=2**20, description="bytes of KV cache")
     block_size: int | None = Field(None, ge=1, description="tokens of one KV block; None: vLLM's choice")
     chunked_prefill: bool | None = Field(None, description="split long prefills over steps; None: vLLM's choice")
@@ -57,18 +58,31 @@ class VLLM(Engine):
     def launch(self, model: ModelSpec, port: int, **given: Any) -> LaunchSpec:
         chosen = options.read(VLLMOptions, self.name, given)
         argv = [
-            str(install.python(self.name)), "-I", "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(require_folder(model.location)),
-            "--served-model-name", model.name,
-            "--host", "127.0.0.1",
-            "--port", str(port),
-            "--dtype", DTYPES[model.precision],
-            "--max-model-len", str(chosen.max_model_len),
-            "--max-num-seqs", str(chosen.max_num_seqs),
+            str(install.python(self.name)),
+            "-I",
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            str(require_folder(model.location)),
+            "--served-model-name",
+            model.name,
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(port),
+            "--dtype",
+            DTYPES[model.precision],
+            "--max-model-len",
+            str(chosen.max_model_len),
+            "--max-num-seqs",
+            str(chosen.max_num_seqs),
             # without these two vLLM wants 92% of the machine's memory to be free
-            "--gpu-memory-utilization", "0.2",
-            "--kv-cache-memory-bytes", str(chosen.kv_cache_bytes),
-            "--kv-cache-dtype", chosen.kv_cache_dtype,
+            "--gpu-memory-utilization",
+            "0.2",
+            "--kv-cache-memory-bytes",
+            str(chosen.kv_cache_bytes),
+            "--kv-cache-dtype",
+            chosen.kv_cache_dtype,
             "--enable-prefix-caching" if chosen.prefix_caching else "--no-enable-prefix-caching",
             "--enable-prompt-tokens-details",
         ]
