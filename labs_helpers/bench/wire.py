@@ -108,12 +108,7 @@ def sse_events(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
 
     A last event without its blank line counts when it is there in full; the caller sees whether its data can be read.
     """
-    start = 0
-    while start < len(body):
-        blank = _END_OF_EVENT.search(body, start)
-        stop, end = blank.span() if blank else (len(body), len(body))
-        block = body[start:stop]
-        start = end
+    for end, block in _blocks(body):
         if block.startswith(b"data: ") and b"\n" not in block and b"\r" not in block:
             yield end, b"", block[6:]
             continue
@@ -127,6 +122,20 @@ def sse_events(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
                 name = value
         if data:
             yield end, name, b"\n".join(data)
+
+
+def _blocks(body: bytes) -> Iterator[tuple[int, bytes]]:
+    """(end offset, bytes) of everything between blank lines."""
+    end = 0
+    if b"\r" not in body:  # the common case, at a tenth of the cost
+        for block in body.split(b"\n\n"):
+            end += len(block) + 2
+            yield min(end, len(body)), block
+        return
+    for blank in _END_OF_EVENT.finditer(body):
+        start, end = end, blank.end()
+        yield end, body[start:blank.start()]
+    yield len(body), body[end:]
 
 
 def read_openai(body: bytes) -> Transcript:

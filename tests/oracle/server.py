@@ -46,7 +46,8 @@ class Script:
     reasoning: int = 0
     """This many first content events are reasoning."""
     detail: str = "none"
-    """How an event says what it carried: 'none', 'usage' (running), 'token_ids', 'logprobs' or 'timings'."""
+    """How an event says what it carried: 'none', 'usage' (running), 'token_ids', 'logprobs', 'timings', or 'asked':
+    running usage for a client that asks for it (stream_options.continuous_usage_stats)."""
     tokens: int = 0
     """Tokens to generate; 0: the request's max_tokens."""
     hidden_eos: bool = False
@@ -220,9 +221,10 @@ class Format:
     def __init__(self, body: dict[str, Any], script: Script) -> None:
         options = body.get("options", {})
         self.body, self.script = body, script
-        self.total = script.tokens or body.get("max_tokens") or options.get("num_predict") or 16
+        asked = body.get("max_tokens") or body.get("max_completion_tokens") or options.get("num_predict")
+        self.total = script.tokens or asked or 16
         self.visible = self.total - script.hidden_eos
-        prompt = body.get("prompt") or " ".join(m["content"] for m in body.get("messages", ()))
+        prompt = body.get("prompt") or " ".join(str(m["content"]) for m in body.get("messages", ()))
         self.prompt_tokens = len(prompt.split()) if isinstance(prompt, str) else len(prompt)
         self.chat = "messages" in body
 
@@ -272,7 +274,10 @@ class OpenAiFormat(Format):
         key = "reasoning_content" if k < self.script.reasoning else "content"
         said: dict[str, Any] = {"delta": {key: text}} if self.chat else {"text": text}
         more: dict[str, Any] = {}
+        asked = (self.body.get("stream_options") or {}).get("continuous_usage_stats")
         match self.script.detail:
+            case "asked" if asked:
+                more["usage"] = self._usage(done)
             case "usage":
                 more["usage"] = self._usage(done)
             case "token_ids":
