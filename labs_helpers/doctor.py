@@ -111,16 +111,22 @@ def examine(results: Path | None = None) -> Diagnosis:
         bandwidth = _bandwidth(here)
     return Diagnosis(
         ready=all(finding.level != "blocking" for finding in findings),
-        machine=here.card(), card=str(here), memory_total=memory.total, memory_available=memory.available,
-        memory_source=memory.source, bandwidth=bandwidth, findings=findings, engines=engines)
+        machine=here.card(),
+        card=str(here),
+        memory_total=memory.total,
+        memory_available=memory.available,
+        memory_source=memory.source,
+        bandwidth=bandwidth,
+        findings=findings,
+        engines=engines,
+    )
 
 
 def _engines(here: Machine) -> list[EngineRow]:
     from labs_helpers.engines import install, registry
 
     return [
-        EngineRow(**row.model_dump(),
-                  installable=row.status == "unavailable" and install.can_install(row.engine, here))
+        EngineRow(**row.model_dump(), installable=row.status == "unavailable" and install.can_install(row.engine, here))
         for row in registry.table(here)
     ]
 
@@ -132,10 +138,15 @@ def _enough_engines(engines: list[EngineRow]) -> Finding:
     if to_install:
         detail += f", {len(to_install)} to install ({', '.join(to_install)})"
     if len(ready) + len(to_install) < ENGINES_NEEDED:
-        return Finding(name="engines", level="blocking", detail=f"{detail}; lab {LAB} compares at least "
-                       f"{ENGINES_NEEDED}", remedy="see the reasons in the table of engines")
-    return Finding(name="engines", level="good", detail=detail,
-                   remedy=f"./labs run {LAB} installs them" if to_install else "")
+        return Finding(
+            name="engines",
+            level="blocking",
+            detail=f"{detail}; lab {LAB} compares at least {ENGINES_NEEDED}",
+            remedy="see the reasons in the table of engines",
+        )
+    return Finding(
+        name="engines", level="good", detail=detail, remedy=f"./labs run {LAB} installs them" if to_install else ""
+    )
 
 
 def _python() -> Finding:
@@ -143,16 +154,24 @@ def _python() -> Finding:
     low, beyond = PYTHONS
     if low <= sys.version_info[:2] < beyond:
         return Finding(name="Python", level="good", detail=version)
-    return Finding(name="Python", level="blocking", detail=f"{version}; the course needs 3.11 to 3.13",
-                   remedy="sudo apt-get install python3.12 python3.12-venv")
+    return Finding(
+        name="Python",
+        level="blocking",
+        detail=f"{version}; the course needs 3.11 to 3.13",
+        remedy="sudo apt-get install python3.12 python3.12-venv",
+    )
 
 
 def _memory(available: int) -> Finding:
     detail = f"{available / GIB:.1f} GiB free"
     if available >= MEMORY_NEEDED:
         return Finding(name="free memory", level="good", detail=detail)
-    return Finding(name="free memory", level="blocking", detail=f"{detail}; vLLM and its client need "
-                   f"{MEMORY_NEEDED / GIB:.0f}", remedy="close other programs, or stop an engine: ./labs engines stop")
+    return Finding(
+        name="free memory",
+        level="blocking",
+        detail=f"{detail}; vLLM and its client need {MEMORY_NEEDED / GIB:.0f}",
+        remedy="close other programs, or stop an engine: ./labs engines stop",
+    )
 
 
 def _disks(results: Path, engines: list[EngineRow]) -> list[Finding]:
@@ -192,8 +211,9 @@ TOOLS = {
 
 def _tools() -> list[Finding]:
     return [
-        Finding(name=title, level="good", detail=found) if (found := shutil.which(command)) else
-        Finding(name=title, level="missing", detail=f"not installed; for {use}", remedy=remedy)
+        Finding(name=title, level="good", detail=found)
+        if (found := shutil.which(command))
+        else Finding(name=title, level="missing", detail=f"not installed; for {use}", remedy=remedy)
         for command, (title, use, remedy) in TOOLS.items()
     ]
 
@@ -202,14 +222,25 @@ def _containers(here: Machine) -> list[Finding]:
     """Docker, and on a GPU machine whether containers can reach the GPU. The CPU profile does without both."""
     docker = here.docker
     if not docker.ready:
-        return [Finding(name="Docker", level="missing", detail=f"{docker.reason} (the cpu profile does without)",
-                        remedy=docker.remedy)]
+        return [
+            Finding(
+                name="Docker",
+                level="missing",
+                detail=f"{docker.reason} (the cpu profile does without)",
+                remedy=docker.remedy,
+            )
+        ]
     found = [Finding(name="Docker", level="good", detail=docker.version)]
     if here.kind != "cpu" and not docker.nvidia_runtime:
-        found.append(Finding(
-            name="NVIDIA container toolkit", level="missing", detail="containers cannot reach the GPU",
-            remedy="sudo apt-get install nvidia-container-toolkit && sudo nvidia-ctk runtime configure "
-                   "--runtime=docker && sudo systemctl restart docker"))
+        found.append(
+            Finding(
+                name="NVIDIA container toolkit",
+                level="missing",
+                detail="containers cannot reach the GPU",
+                remedy="sudo apt-get install nvidia-container-toolkit && sudo nvidia-ctk runtime configure "
+                "--runtime=docker && sudo systemctl restart docker",
+            )
+        )
     return found
 
 
@@ -232,8 +263,15 @@ def _bandwidth(here: Machine) -> list[BandwidthFigure]:
         except LabsError as error:
             figures.append(BandwidthFigure(over=over, gb_per_s=None, source="unknown", detail=str(error)))
             continue
-        figures.append(BandwidthFigure(over=over, gb_per_s=round(found.gb_per_s, 1), source=found.source,
-                                       working_set_bytes=found.working_set_bytes, detail=str(found)))
+        figures.append(
+            BandwidthFigure(
+                over=over,
+                gb_per_s=round(found.gb_per_s, 1),
+                source=found.source,
+                working_set_bytes=found.working_set_bytes,
+                detail=str(found),
+            )
+        )
     return figures
 
 

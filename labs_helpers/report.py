@@ -39,12 +39,14 @@ def write_report(results: Sequence[LabResult], out: Path, notebooks: Mapping[str
         raise LabsError("there is nothing to report: no lab left a result", "run one first: ./labs run 3.3.1")
     import jinja2
 
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-                                     lstrip_blocks=True)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["figure"] = _number
     labs = [_Section(result, out, (notebooks or {}).get(result.lab)) for result in results]
     page = environment.from_string(TEMPLATE.read_text()).render(
-        title="Module 3.3: what was measured", labs=labs, written=_time(datetime.now(UTC)))
+        title="Module 3.3: what was measured", labs=labs, written=_time(datetime.now(UTC))
+    )
     write_atomically(out, page)
     return out
 
@@ -179,7 +181,7 @@ def _pictures(rows: Sequence[Measurement]) -> Iterator[_Picture]:
     for alt, draw in drawings.items():
         try:
             figure = draw()
-        except LabsError:   # these measurements do not fill this one
+        except LabsError:  # these measurements do not fill this one
             continue
         svg = io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})

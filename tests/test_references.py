@@ -29,8 +29,7 @@ def test_no_published_decode_of_a_dense_8b_model_on_a_spark_is_above_its_rooflin
     assert checked >= 3
 
 
-@pytest.mark.parametrize(
-    ("precision", "tokens_per_second"), [("bf16", 17), ("FP8", 34), ("NVFP4", 55), ("Q4_K_M", 59)])
+@pytest.mark.parametrize(("precision", "tokens_per_second"), [("bf16", 17), ("FP8", 34), ("NVFP4", 55), ("Q4_K_M", 59)])
 def test_rooflines_of_llama_8b_on_a_spark(precision: str, tokens_per_second: int) -> None:
     bytes_read = references.DENSE_WEIGHT_BYTES["Llama-3.1-8B", precision]
     assert roofline(SPARK_BANDWIDTH, bytes_read) == pytest.approx(tokens_per_second, abs=0.6)

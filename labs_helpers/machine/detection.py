@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from labs_helpers.machine.docker_state import DockerState, docker_state
-from labs_helpers.machine.memory import GIB, ROOT, host_memory, number, own_cgroups
+from labs_helpers.machine.docker_daemon import DockerState, docker_state
+from labs_helpers.machine.memory import GIB, ROOT, host_memory, number, own_cgroups, read
 from labs_helpers.machine.nvml import Gpu, query_gpu
 
 Kind = Literal["cpu", "cuda", "spark"]
@@ -122,16 +122,16 @@ def released_as_spark(root: Path = ROOT) -> bool:
     """Whether a release file says this is a DGX Spark or one of its sister products."""
     if (root / "etc/fastos-release").exists():
         return True
-    return "DGX Spark" in _read(root / "etc/dgx-release")
+    return "DGX Spark" in read(root / "etc/dgx-release")
 
 
 def usable_cores(root: Path = ROOT) -> int:
     """Cores this process may use: the affinity mask, or a cgroup's quota when that is less. At least 1."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for folder in own_cgroups(root, "cpu"):
-        quota, _, period = _read(folder / "cpu.max").strip().partition(" ")
+        quota, _, period = read(folder / "cpu.max").strip().partition(" ")
         if not quota:
-            quota, period = _read(folder / "cpu.cfs_quota_us"), _read(folder / "cpu.cfs_period_us")
+            quota, period = read(folder / "cpu.cfs_quota_us"), read(folder / "cpu.cfs_period_us")
         limit, per = number(quota), number(period)
         if limit and per:
             cores = min(cores, math.ceil(limit / per))
@@ -140,7 +140,7 @@ def usable_cores(root: Path = ROOT) -> int:
 
 def _cpu_name(root: Path) -> str:
     """The model name; /proc/cpuinfo has none on Arm, where lscpu knows it from its own table."""
-    for line in _read(root / "proc/cpuinfo").splitlines():
+    for line in read(root / "proc/cpuinfo").splitlines():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     try:
@@ -152,14 +152,7 @@ def _cpu_name(root: Path) -> str:
 
 
 def _os_name(root: Path) -> str:
-    for line in _read(root / "etc/os-release").splitlines():
+    for line in read(root / "etc/os-release").splitlines():
         if line.startswith("PRETTY_NAME="):
             return line.partition("=")[2].strip().strip('"')
     return f"{platform.system()} {platform.release()}"
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

@@ -50,7 +50,7 @@ def own_cgroups(root: Path, controller: str) -> Iterator[Path]:
     Both hierarchies are looked at (v2 is one tree, v1 one tree per controller). Inside a container the path that
     /proc/self/cgroup names may exist only outside; then just the mount point, which is the container's, is left.
     """
-    for line in _read(root / "proc/self/cgroup").splitlines():
+    for line in read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":
             mount = root / "sys/fs/cgroup"
@@ -76,18 +76,18 @@ def _cgroup_limits(root: Path) -> Iterator[tuple[int, int]]:
     """(limit, bytes in use that cannot be reclaimed) of every level that has a limit."""
     for folder in own_cgroups(root, "memory"):
         v2 = (folder / "memory.max").exists()
-        limit = number(_read(folder / ("memory.max" if v2 else "memory.limit_in_bytes")))
-        used = number(_read(folder / ("memory.current" if v2 else "memory.usage_in_bytes")))
+        limit = number(read(folder / ("memory.max" if v2 else "memory.limit_in_bytes")))
+        used = number(read(folder / ("memory.current" if v2 else "memory.usage_in_bytes")))
         if limit is None or used is None:
             continue
-        statistics = dict(line.split()[:2] for line in _read(folder / "memory.stat").splitlines() if " " in line)
+        statistics = dict(line.split()[:2] for line in read(folder / "memory.stat").splitlines() if " " in line)
         reclaimable = int(statistics.get("inactive_file" if v2 else "total_inactive_file", 0))
         yield limit, max(0, used - reclaimable)
 
 
 def _meminfo(root: Path) -> Memory | None:
     fields: dict[str, Any] = {}
-    for line in _read(root / "proc/meminfo").splitlines():
+    for line in read(root / "proc/meminfo").splitlines():
         name, _, rest = line.partition(":")
         fields[name] = number(rest.split()[0] if rest.split() else "")
     total, available = fields.get("MemTotal"), fields.get("MemAvailable")
@@ -103,7 +103,8 @@ def _psutil() -> Memory:
     return Memory(memory.total, memory.available, "psutil")
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """The text of a kernel or release file, '' where there is none."""
     try:
         return path.read_text(errors="replace")
     except OSError:

@@ -88,8 +88,9 @@ def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
         LabsError: no decode throughput of a single stream was measured.
     """
     rows = list(measurements)
-    taken = sorted(_longest_single_streams(style.measured(rows, "decode_throughput")),
-                   key=lambda m: (m.precision, -m.value))
+    taken = sorted(
+        _longest_single_streams(style.measured(rows, "decode_throughput")), key=lambda m: (m.precision, -m.value)
+    )
     roofs = {(m.model, m.precision): m for m in rows if m.metric == "roofline"}
     figure = style.new_figure(len(taken) * 0.5 + 1.5)
     ax = figure.subplots()
@@ -114,7 +115,8 @@ def _longest_single_streams(rows: Sequence[Measurement]) -> list[Measurement]:
     for m in rows:
         key = (m.engine, m.precision, m.model)
         if m.load.concurrency in (None, 1) and (
-                key not in longest or (m.load.output_tokens or 0) > (longest[key].load.output_tokens or 0)):
+            key not in longest or (m.load.output_tokens or 0) > (longest[key].load.output_tokens or 0)
+        ):
             longest[key] = m
     if not longest:
         raise LabsError("nothing to draw: decode was measured with several streams only", "run it with concurrency=1")
@@ -127,9 +129,15 @@ def _pooled(rows: Sequence[Measurement]) -> list[Measurement]:
     for m in rows:
         groups.setdefault((m.engine, m.precision, m.model), []).append(m)
     return [
-        group[0] if len(group) == 1 else group[0].model_copy(update={
-            "value": median(m.value for m in group), "n": sum(m.n for m in group),
-            "spread": Spread(low=min(m.value for m in group), high=max(m.value for m in group), kind="minmax")})
+        group[0]
+        if len(group) == 1
+        else group[0].model_copy(
+            update={
+                "value": median(m.value for m in group),
+                "n": sum(m.n for m in group),
+                "spread": Spread(low=min(m.value for m in group), high=max(m.value for m in group), kind="minmax"),
+            }
+        )
         for group in groups.values()
     ]
 
@@ -152,10 +160,24 @@ def _draw_against_roof(ax: Axes, y: int, m: Measurement, roof: Measurement | Non
     ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
     if roof:
         ax.plot([roof.value, roof.value], [y - 0.4, y + 0.4], color=style.INK, linewidth=2.5, solid_capstyle="butt")
-        ax.annotate(f"roof {style.number(roof.value)}", (roof.value, y - 0.4), (3, 1), textcoords="offset points",
-                    fontsize=7, color=style.INK, va="top")
-    ax.annotate(f"{text}\n{style.evidence(m)}", (end, y), (7, -3 if roof else 0), textcoords="offset points",
-                va="center", fontsize=8, color=colour)
+        ax.annotate(
+            f"roof {style.number(roof.value)}",
+            (roof.value, y - 0.4),
+            (3, 1),
+            textcoords="offset points",
+            fontsize=7,
+            color=style.INK,
+            va="top",
+        )
+    ax.annotate(
+        f"{text}\n{style.evidence(m)}",
+        (end, y),
+        (7, -3 if roof else 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8,
+        color=colour,
+    )
 
 
 def _roof_notes(taken: Sequence[Measurement], roofs: dict[tuple[str, str], Measurement]) -> list[str]:
@@ -164,14 +186,18 @@ def _roof_notes(taken: Sequence[Measurement], roofs: dict[tuple[str, str], Measu
         roof = roofs.get(key)
         if roof is None:
             continue
-        origin = f"published, {roof.cited_from}" if roof.source == "reference" else \
-            f"measured bandwidth, {roof.load.workload}, best of n={roof.n}"
+        origin = (
+            f"published, {roof.cited_from}"
+            if roof.source == "reference"
+            else f"measured bandwidth, {roof.load.workload}, best of n={roof.n}"
+        )
         notes.append(f"roof {key[1]}: bandwidth / bytes per token = {style.number(roof.value)} tok/s ({origin})")
     return notes
 
 
 def _by_load(rows: Sequence[Measurement]) -> list[tuple[str, list[Measurement]]]:
     """Groups of equal load in order of load, engines in a fixed order within each."""
+
     def key(m: Measurement) -> tuple[str, float, float, float]:
         load = m.load
         return load.workload, load.concurrency or 0, load.request_rate or 0, load.prompt_tokens or 0
@@ -184,7 +210,10 @@ def _by_load(rows: Sequence[Measurement]) -> list[tuple[str, list[Measurement]]]
 
 
 def _draw(
-    ax: Axes, groups: Sequence[tuple[str, list[Measurement]]], among: Sequence[Measurement], metric: str,
+    ax: Axes,
+    groups: Sequence[tuple[str, list[Measurement]]],
+    among: Sequence[Measurement],
+    metric: str,
     compact: bool = False,
 ) -> None:
     top = max(m.value + style.error_bar(m)[1] for m in among)
@@ -201,9 +230,15 @@ def _draw(
                 ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
             details = f"n={m.n}" if compact else style.evidence(m)
             flags = f"  ! {', '.join(m.flags)}" if m.flags else ""
-            ax.annotate(plain(f"{style.number(m.value)}  ({details}){flags}"), (m.value + high, y), (5, 0),
-                        textcoords="offset points", va="center", fontsize=8,
-                        color=style.WARNING if m.flags else style.INK)
+            ax.annotate(
+                plain(f"{style.number(m.value)}  ({details}){flags}"),
+                (m.value + high, y),
+                (5, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=8,
+                color=style.WARNING if m.flags else style.INK,
+            )
             ticks.append((y, style.series_name(m, among), "normal"))
             y += 1
     ax.set_yticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
@@ -216,11 +251,25 @@ def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str, sources
     """Hollow bars on an axis of their own, each with the number of its source."""
     for y, m in enumerate(cited):
         mark = f"[{sources.index(m.cited_from or '') + 1}]"
-        ax.barh(y, m.value, height=0.55, facecolor="white", edgecolor=style.engine_colour(m.engine),
-                linestyle="--", linewidth=1.3)
+        ax.barh(
+            y,
+            m.value,
+            height=0.55,
+            facecolor="white",
+            edgecolor=style.engine_colour(m.engine),
+            linestyle="--",
+            linewidth=1.3,
+        )
         batch = f", batch {m.load.concurrency}" if (m.load.concurrency or 1) > 1 else ""
-        ax.annotate(plain(f"{style.number(m.value)}  {m.machine}{batch} {mark}"), (m.value, y), (5, 0),
-                    textcoords="offset points", va="center", fontsize=8, color=style.MUTED)
+        ax.annotate(
+            plain(f"{style.number(m.value)}  {m.machine}{batch} {mark}"),
+            (m.value, y),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=style.MUTED,
+        )
     ax.set_yticks(range(len(cited)), [plain(f"{style.engine_title(m.engine)} {m.model} {m.precision}") for m in cited])
     _finish(ax, len(cited), max(m.value for m in cited), metric)
     ax.tick_params(axis="y", labelsize=8)

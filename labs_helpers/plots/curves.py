@@ -33,8 +33,10 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
         raise LabsError(f"there is no load variable {x!r}", "variables: " + ", ".join(VARIABLES))
     taken = [m for m in style.measured(measurements, metric) if getattr(m.load, x) is not None]
     if not taken:
-        raise LabsError(f"nothing to draw: no {METRICS[metric].title} was measured at a known {x}",
-                        f"record it with a load that states {x}")
+        raise LabsError(
+            f"nothing to draw: no {METRICS[metric].title} was measured at a known {x}",
+            f"record it with a load that states {x}",
+        )
     figure = style.new_figure(4.2)
     ax = figure.subplots()
     series = _series(taken, x)
@@ -55,7 +57,10 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
 
 
 def latency_throughput(
-    measurements: Iterable[Measurement], latency: str = "ttft", throughput: str = "output_throughput", *,
+    measurements: Iterable[Measurement],
+    latency: str = "ttft",
+    throughput: str = "output_throughput",
+    *,
     precision: str | None = None,
 ) -> LabFigure:
     """Latency against throughput, one line per engine, each point labelled with its load: what more work costs.
@@ -73,8 +78,10 @@ def latency_throughput(
     slow = {_run(m): m for m in style.measured(rows, latency)}
     taken = [m for m in style.measured(rows, throughput) if _run(m) in slow]
     if not taken:
-        raise LabsError(f"nothing to draw: no run measured both {latency} and {throughput}",
-                        "record both from the same benchmark run")
+        raise LabsError(
+            f"nothing to draw: no run measured both {latency} and {throughput}",
+            "record both from the same benchmark run",
+        )
     figure = style.new_figure(4.4)
     ax = figure.subplots()
     variable = "concurrency" if any(m.load.concurrency is not None for m in taken) else "request_rate"
@@ -84,8 +91,14 @@ def latency_throughput(
         _line(ax, index, name, pairs, [m.value for m in points], [m.value for m in pairs])
         for m, pair in zip(points, pairs, strict=True):
             text = f"c={m.load.concurrency}" if m.load.concurrency is not None else f"{m.load.request_rate:g}/s"
-            ax.annotate(text, (m.value, pair.value), (6, -10), textcoords="offset points", fontsize=7.5,
-                        color=style.engine_colour(m.engine))
+            ax.annotate(
+                text,
+                (m.value, pair.value),
+                (6, -10),
+                textcoords="offset points",
+                fontsize=7.5,
+                color=style.engine_colour(m.engine),
+            )
     ax.margins(x=0.1)
     ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
@@ -112,6 +125,7 @@ def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measur
     A benchmark records every metric under every load, so an engine with a curve also has stray single points (the
     output rate of a prefill run, say). They are left out; an engine that has only one point keeps it.
     """
+
     def engine(m: Measurement) -> tuple[str, str, str]:
         return m.engine, m.precision, m.model
 
@@ -125,8 +139,10 @@ def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measur
     kept = {key: points for key, points in series.items() if len(points) > 1 or key[0] not in curved}
     several = len({what for _, what in kept}) > 1
     label = "{}" if x in ("concurrency", "request_rate") else "c={}"
-    return [(style.series_name(points[0], taken) + (f", {label.format(style.plain(what))}" if several else ""), points)
-            for (_, what), points in kept.items()]
+    return [
+        (style.series_name(points[0], taken) + (f", {label.format(style.plain(what))}" if several else ""), points)
+        for (_, what), points in kept.items()
+    ]
 
 
 def _line(
@@ -137,9 +153,18 @@ def _line(
     counts = [m.n for m in evidence]
     n = f"n={counts[0]}" if len(set(counts)) == 1 else "n=" + ", ".join(map(str, counts))
     flags = sorted({flag for m in evidence for flag in m.flags})
-    ax.errorbar(x, y, yerr=[low, high], color=style.engine_colour(evidence[0].engine), linewidth=1.8, capsize=3,
-                elinewidth=1, marker=style.MARKERS[index % len(style.MARKERS)], markersize=6,
-                label=f"{name} ({n})" + (f"  ! {', '.join(flags)}" if flags else ""))
+    ax.errorbar(
+        x,
+        y,
+        yerr=[low, high],
+        color=style.engine_colour(evidence[0].engine),
+        linewidth=1.8,
+        capsize=3,
+        elinewidth=1,
+        marker=style.MARKERS[index % len(style.MARKERS)],
+        markersize=6,
+        label=f"{name} ({n})" + (f"  ! {', '.join(flags)}" if flags else ""),
+    )
 
 
 def _ticks(ax: Axes, values: Sequence[float]) -> None:
@@ -157,5 +182,8 @@ def _legend(ax: Axes) -> None:
 
 def _spread_note(rows: Sequence[Measurement]) -> str:
     kinds = sorted({style.SPREAD_NAMES[m.spread.kind] for m in rows if m.spread})
-    return f"bars: {', '.join(kinds)}; n: samples per point, left to right" if kinds else \
-        "n: samples per point, left to right; no spread was recorded"
+    return (
+        f"bars: {', '.join(kinds)}; n: samples per point, left to right"
+        if kinds
+        else "n: samples per point, left to right; no spread was recorded"
+    )

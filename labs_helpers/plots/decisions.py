@@ -46,9 +46,16 @@ def decision_matrix(
             ax.add_patch(_cell(x, y, colour))
             if value is not None and value == best:
                 ax.add_patch(_cell(x, y, "none", edge=style.INK))
-            ax.text(x, y, "not measured" if value is None else f"{value:.2f}", ha="center", va="center",
-                    fontsize=8 if value is None else 10, color=style.MUTED if value is None else style.INK,
-                    fontweight="bold" if value is not None and value == best else "normal")
+            ax.text(
+                x,
+                y,
+                "not measured" if value is None else f"{value:.2f}",
+                ha="center",
+                va="center",
+                fontsize=8 if value is None else 10,
+                color=style.MUTED if value is None else style.INK,
+                fontweight="bold" if value is not None and value == best else "normal",
+            )
     ax.set_xticks(range(len(engines)), [plain(style.engine_title(engine)) for engine in engines])
     ax.set_yticks(range(len(scores)), [plain(use_case) for use_case in scores])
     ax.set_xlim(-0.5, len(engines) - 0.5)
@@ -57,8 +64,9 @@ def decision_matrix(
     for spine in ax.spines.values():
         spine.set_visible(False)
     style.title(ax, title)
-    style.footnote(figure, "score 0 to 1, higher is better; the outlined cell is the best of its row",
-                   *filter(None, [note]))
+    style.footnote(
+        figure, "score 0 to 1, higher is better; the outlined cell is the best of its row", *filter(None, [note])
+    )
     return figure
 
 
@@ -72,5 +80,6 @@ def _score(value: float | None, use_case: str, engine: str) -> float | None:
 
 def _cell(x: int, y: int, face: Any, edge: str = "white") -> Rectangle:
     inset = 0.04 if edge != "white" else 0.0
-    return Rectangle((x - 0.5 + inset, y - 0.5 + inset), 1 - 2 * inset, 1 - 2 * inset, facecolor=face, edgecolor=edge,
-                     linewidth=2)
+    return Rectangle(
+        (x - 0.5 + inset, y - 0.5 + inset), 1 - 2 * inset, 1 - 2 * inset, facecolor=face, edgecolor=edge, linewidth=2
+    )

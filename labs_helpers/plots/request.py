@@ -61,16 +61,27 @@ def timeline(sample: Streamed, *, engine: str = "", note: str = "") -> LabFigure
     _span(ax, 0, times[0], f"TTFT {style.number(times[0])} ms: network, queue, prefill", last)
     _span(ax, times[0], last, f"decode: {len(times)} events{tpot}", last)
     ax.annotate("sent", (0, -0.1), (0, -4), textcoords="offset points", ha="left", va="top", fontsize=8)
-    ax.annotate(f"last event, E2E {style.number(last)} ms", (last, -0.1), (0, -4), textcoords="offset points", ha="right",
-                va="top", fontsize=8)
+    ax.annotate(
+        f"last event, E2E {style.number(last)} ms",
+        (last, -0.1),
+        (0, -4),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=8,
+    )
     ax.set_xlim(-0.01 * last, last * 1.01)
     ax.set_ylim(-0.35, 1.05)
     ax.set_yticks([])
     ax.set_xlabel("Time since the intended send (ms)", fontsize=9, color=style.INK)
     style.clean_axes(ax, grid="x")
     style.title(ax, f"One request to {style.engine_title(engine)}" if engine else "One request")
-    style.footnote(figure, f"n=1; one line per event with content, higher where it carried more tokens; "
-                           f"{sample.completion_tokens} completion tokens by the server's usage", *filter(None, [note]))
+    style.footnote(
+        figure,
+        f"n=1; one line per event with content, higher where it carried more tokens; "
+        f"{sample.completion_tokens} completion tokens by the server's usage",
+        *filter(None, [note]),
+    )
     return figure
 
 

@@ -51,8 +51,12 @@ class LabFigure(Figure):
 
 def new_figure(height: float) -> LabFigure:
     """An empty white figure of the course's width; height in inches."""
-    return LabFigure(figsize=(WIDTH_INCHES, height), dpi=DPI, facecolor="white",
-                     layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06))
+    return LabFigure(
+        figsize=(WIDTH_INCHES, height),
+        dpi=DPI,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.06),
+    )
 
 
 def engine_colour(engine: str) -> str:
@@ -88,8 +92,10 @@ def measured(measurements: Iterable[Measurement], metric: str) -> list[Measureme
         raise LabsError(f"there is no metric {metric!r}", "metrics: " + ", ".join(METRICS))
     found = [m for m in measurements if m.metric == metric and m.source == "measured"]
     if not found:
-        raise LabsError(f"nothing to draw: no {METRICS[metric].title} was measured",
-                        "run the cells that record it; published figures alone are not drawn")
+        raise LabsError(
+            f"nothing to draw: no {METRICS[metric].title} was measured",
+            "run the cells that record it; published figures alone are not drawn",
+        )
     return found
 
 

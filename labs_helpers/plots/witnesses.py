@@ -21,9 +21,16 @@ def witness_table(measurements: Iterable[Measurement]) -> pd.DataFrame:
     import pandas as pd
 
     rows = [
-        {"engine": m.engine, "precision": m.precision, "metric": m.metric, "load": m.load.label(), "unit": m.unit,
-         "client": round(m.value, 2), "engine's own": round(m.witness, 2),
-         "difference %": round(100 * (m.witness_error or 0.0), 2)}
+        {
+            "engine": m.engine,
+            "precision": m.precision,
+            "metric": m.metric,
+            "load": m.load.label(),
+            "unit": m.unit,
+            "client": round(m.value, 2),
+            "engine's own": round(m.witness, 2),
+            "difference %": round(100 * (m.witness_error or 0.0), 2),
+        }
         for m in measurements
         if m.witness is not None
     ]

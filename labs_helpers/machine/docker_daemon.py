@@ -61,24 +61,45 @@ def _diagnose(error: BaseException, in_group: bool) -> DockerState:
     chain = list(_causes(error))
     text = " ".join(str(link) for link in chain).lower()
     if any(isinstance(link, PermissionError) for link in chain) or "permission denied" in text:
-        remedy = "log out and in again, so that the docker group takes effect" if in_group else \
-            f"sudo usermod -aG docker {_user()} && newgrp docker"
-        return DockerState("no-permission", in_group=in_group, remedy=remedy,
-                           reason="the Docker daemon runs, but this user may not use its socket")
+        remedy = (
+            "log out and in again, so that the docker group takes effect"
+            if in_group
+            else f"sudo usermod -aG docker {_user()} && newgrp docker"
+        )
+        return DockerState(
+            "no-permission",
+            in_group=in_group,
+            remedy=remedy,
+            reason="the Docker daemon runs, but this user may not use its socket",
+        )
     if "timed out" in text or "timeout" in text:
-        return DockerState("timeout", in_group=in_group,
-                           reason=f"the Docker daemon did not answer within {PING_TIMEOUT_S} s",
-                           remedy="sudo systemctl restart docker")
-    if any(isinstance(link, FileNotFoundError | ConnectionRefusedError) for link in chain) \
-            or "no such file" in text or "connection refused" in text:
+        return DockerState(
+            "timeout",
+            in_group=in_group,
+            reason=f"the Docker daemon did not answer within {PING_TIMEOUT_S} s",
+            remedy="sudo systemctl restart docker",
+        )
+    if (
+        any(isinstance(link, FileNotFoundError | ConnectionRefusedError) for link in chain)
+        or "no such file" in text
+        or "connection refused" in text
+    ):
         if shutil.which("docker") is None:
-            return DockerState("no-client", in_group=in_group, reason="Docker is not installed",
-                               remedy="sudo apt-get install docker.io, or see docs.docker.com/engine/install")
-        return DockerState("daemon-down", in_group=in_group,
-                           reason="the docker command is installed, but no daemon answers",
-                           remedy="sudo systemctl start docker")
-    return DockerState("error", in_group=in_group, reason=f"Docker does not answer: {str(error).splitlines()[0]}",
-                       remedy="docker info")
+            return DockerState(
+                "no-client",
+                in_group=in_group,
+                reason="Docker is not installed",
+                remedy="sudo apt-get install docker.io, or see docs.docker.com/engine/install",
+            )
+        return DockerState(
+            "daemon-down",
+            in_group=in_group,
+            reason="the docker command is installed, but no daemon answers",
+            remedy="sudo systemctl start docker",
+        )
+    return DockerState(
+        "error", in_group=in_group, reason=f"Docker does not answer: {str(error).splitlines()[0]}", remedy="docker info"
+    )
 
 
 def _causes(error: BaseException | None) -> Any:

@@ -1,11 +1,12 @@
-"""How fast this machine reads memory, and the decode rate that no engine can exceed because of it.
+"""How fast this machine reads memory, at the size of the data that is read.
 
-Decoding one token at batch 1 reads every weight once, so its rate is at most bandwidth / bytes per token: the
-roofline. Which bandwidth? Decode streams the same weights over and over. Weights far larger than the last-level cache
-come from DRAM each time; weights that fit may stay in the cache between two tokens and be read several times faster.
-So the honest roof for a model is the read bandwidth *at a working set of the size of its weights*, read repeatedly;
-a DRAM figure would put a small model above its own roof. `bandwidth` takes the working set for that reason, and the
-doctor shows both. A roof is a best case: the value is the fastest pass, and the spread runs down to the slowest.
+Decode streams the same weights over and over. Weights far larger than the last-level cache come from DRAM each time;
+weights that fit may stay in the cache between two tokens and be read several times faster. So the honest figure for a
+model is the read bandwidth *at a working set of the size of its weights*, read repeatedly; a DRAM figure would put a
+small model above its own roof. `bandwidth` takes the working set for that reason, and the doctor shows both. A roof is
+a best case: the value is the fastest pass, and the spread runs down to the slowest.
+
+Measure while nothing else runs: an engine that is serving takes its share of the same memory.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from labs_helpers.errors import LabsError
 from labs_helpers.machine.memory import ROOT, host_memory, number
@@ -60,11 +61,24 @@ class Bandwidth:
     def as_measurement(self, machine: Machine) -> Measurement:
         """The figure with its provenance, for the records of a lab."""
         if self.source == "published":
-            return Measurement(metric="bandwidth", value=self.gb_per_s, engine="memory", machine=machine.label,
-                               source="reference", cited_from=self.cited_from)
-        return Measurement(metric="bandwidth", value=self.gb_per_s, spread=self.spread, n=self.n, engine="memory",
-                           engine_version=self.reader, machine=machine.label,
-                           load={"workload": f"read {self.working_set_bytes / MIB:.0f} MiB", "arrival": "none"})
+            return Measurement(
+                metric="bandwidth",
+                value=self.gb_per_s,
+                engine="memory",
+                machine=machine.label,
+                source="reference",
+                cited_from=self.cited_from,
+            )
+        return Measurement(
+            metric="bandwidth",
+            value=self.gb_per_s,
+            spread=self.spread,
+            n=self.n,
+            engine="memory",
+            engine_version=self.reader,
+            machine=machine.label,
+            load={"workload": f"read {self.working_set_bytes / MIB:.0f} MiB", "arrival": "none"},
+        )
 
 
 def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device: Device = "auto") -> Bandwidth:
@@ -89,64 +103,6 @@ def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device:
     wanted = working_set_bytes or (LARGEST_WORKING_SET if on_gpu else dram_working_set())
     size = max(SMALLEST_WORKING_SET, min(wanted, largest))
     return _measure("cuda" if on_gpu else "cpu", machine.cores, size)
-
-
-def roofline(bandwidth: Bandwidth | float, bytes_per_token: float) -> float:
-    """Tokens per second that decoding at batch 1 cannot exceed: GB/s over the bytes that one token reads.
-
-    >>> round(roofline(273.0, 16e9))   # Llama-3.1-8B in bf16 on a DGX Spark
-    17
-
-    Raises:
-        LabsError: a value that is not positive.
-    """
-    rate = bandwidth.gb_per_s if isinstance(bandwidth, Bandwidth) else bandwidth
-    if rate <= 0 or bytes_per_token <= 0:
-        raise LabsError(f"no roofline from {rate} GB/s and {bytes_per_token} bytes per token",
-                        "give a positive bandwidth and the bytes of weights that one token reads")
-    return rate * 1e9 / bytes_per_token
-
-
-def kv_bytes(*, layers: int, kv_heads: int, head_dim: int, context: int, bytes_per_element: float = 2) -> int:
-    """Bytes of KV cache that one token reads at this context length: keys and values of every layer."""
-    return int(2 * layers * kv_heads * head_dim * bytes_per_element * context)
-
-
-def bytes_per_token(weight_bytes: int, kv_cache_bytes: int = 0, batch: int = 1) -> float:
-    """Bytes read per generated token: the weights are shared by the batch, the KV cache is not."""
-    return weight_bytes / batch + kv_cache_bytes
-
-
-class Weights(Protocol):
-    """What a roofline needs to know of a model; `engines.base.ModelSpec` fits."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def precision(self) -> str: ...
-
-    @property
-    def bytes_per_token(self) -> int: ...
-
-
-def roofline_measurement(
-    machine: Machine, model: Weights, *, kv_cache_bytes: int = 0, device: Device = "auto",
-) -> Measurement:
-    """The decode roofline of a model on this machine as a record, at the bandwidth for weights of its size.
-
-    Raises:
-        LabsError: the model does not say how many bytes a token reads.
-    """
-    band = bandwidth(machine, model.bytes_per_token, device=device)
-    per_token = bytes_per_token(model.bytes_per_token, kv_cache_bytes)
-    base = band.as_measurement(machine)
-    spread = None
-    if base.spread:
-        spread = Spread(low=roofline(base.spread.low, per_token), high=roofline(base.spread.high, per_token),
-                        kind=base.spread.kind)
-    return Measurement(**{**base.model_dump(), "metric": "roofline", "unit": "tok/s", "spread": spread,
-                          "value": roofline(band, per_token), "model": model.name, "precision": model.precision})
 
 
 def last_level_cache(root: Path = ROOT) -> int:
@@ -190,7 +146,10 @@ def _host_passes(size: int, cores: int) -> Iterator[float]:
     words = size // 8
     shares = np.array_split(np.ones(words, dtype=np.int64), cores)
     kernels: tuple[Callable[[Any], Any], ...] = (
-        np.bitwise_or.reduce, np.add.reduce, lambda share: np.maximum.reduce(share.view(np.uint8)))
+        np.bitwise_or.reduce,
+        np.add.reduce,
+        lambda share: np.maximum.reduce(share.view(np.uint8)),
+    )
     # One pass over a small working set is over before all threads have started: time several as one.
     repeats = max(1, 64 * MIB // size)
     barrier = Barrier(cores)
@@ -208,7 +167,7 @@ def _host_passes(size: int, cores: int) -> Iterator[float]:
             done = 0
             while done < 3 or time.perf_counter() < deadline:
                 spans = list(pool.map(read, [kernel] * cores, shares))
-                if done:   # the first round brings the array into the cache, where it fits
+                if done:  # the first round brings the array into the cache, where it fits
                     yield (max(end for _, end in spans) - min(start for start, _ in spans)) / repeats
                 done += 1
 
@@ -222,8 +181,10 @@ def _torch_passes(device: str, size: int) -> Iterator[float]:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise LabsError(f"torch {torch.__version__} cannot use this machine's GPU",
-                        "install the CUDA build of torch in the course's environment, or use --profile cpu")
+        raise LabsError(
+            f"torch {torch.__version__} cannot use this machine's GPU",
+            "install the CUDA build of torch in the course's environment, or use --profile cpu",
+        )
     data = torch.ones(size // 4, dtype=torch.float32, device=device)
     repeats = max(1, 1024 * MIB // size)
     synchronize = torch.cuda.synchronize if device == "cuda" else (lambda: None)
