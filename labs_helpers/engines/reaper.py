@@ -18,7 +18,6 @@ import ctypes
 import fcntl
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -39,8 +38,9 @@ EXIT_NO_PROGRAM = 115
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 KILL_DEADLINE_S = 10.0
 SHM = "/dev/shm"  # noqa: S108
-ENGINE_SHM = re.compile(r"psm_|sem\.|torch_|__KMP_REGISTERED_LIB_|vllm|sglang")
-"""Names under which Python, torch, OpenMP and the engines make shared memory."""
+LOOK_S = 2.0
+"""Seconds between two looks at the shared memory an engine uses: what its processes had is removed after them, also
+when they die without a chance to do so themselves."""
 
 
 def parents() -> dict[int, int]:
@@ -67,40 +67,30 @@ def descendants(root: int) -> list[int]:
     return below
 
 
-def shared_memory_of(pids: Iterable[int]) -> set[str]:
-    """Names in /dev/shm that these processes have mapped or open."""
-    names = set()
+def shared_memory_of(pids: Iterable[int]) -> set[int]:
+    """Inodes of the files in /dev/shm that these processes have mapped or open.
+
+    Inodes, not names: glibc makes a semaphore under a passing name and links it to its own, so that /proc shows a name
+    that never was in the folder (sem_open(3)).
+    """
+    inodes: set[int] = set()
     for pid in pids:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/maps", "rb") as file:  # noqa: PTH123
-            names.update(re.findall(rb" /dev/shm/([^\s]+)", file.read()))
-        with contextlib.suppress(OSError):
-            for fd in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            inodes.update(int(line.split(None, 5)[4]) for line in file if b" /dev/shm/" in line)
+        with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
                 with contextlib.suppress(OSError):
-                    target = os.readlink(f"/proc/{pid}/fd/{fd}")  # noqa: PTH115
-                    if target.startswith(SHM + "/"):
-                        names.add(target[len(SHM) + 1 :].encode())
-    return {name.decode(errors="replace") for name in names}
+                    if os.readlink(entry.path).startswith(SHM + "/"):  # noqa: PTH115
+                        inodes.add(entry.stat().st_ino)
+    return inodes
 
 
-def shared_memory() -> set[str]:
-    """Names in /dev/shm now."""
-    try:
-        return set(os.listdir(SHM))  # noqa: PTH208
-    except OSError:
-        return set()
-
-
-def remove_shared_memory(before: Iterable[str], seen: Iterable[str]) -> None:
-    """Remove what the engine left in /dev/shm.
-
-    `seen` are names its processes had open. A process that died early was not seen; what it leaves is new since
-    `before`, is named as engines name such things, and nobody has it open.
-    """
-    new = shared_memory() - set(before)
-    orphans = {name for name in new if ENGINE_SHM.match(name)} - shared_memory_of(parents())
-    for name in new & set(seen) | orphans:
-        with contextlib.suppress(OSError):
-            os.unlink(f"{SHM}/{name}")  # noqa: PTH108
+def shared_memory() -> dict[int, str]:
+    """What lies in /dev/shm now: inode and path."""
+    found: dict[int, str] = {}
+    with contextlib.suppress(OSError), os.scandir(SHM) as entries:
+        found = {entry.inode(): entry.path for entry in entries}
+    return found
 
 
 class Guard:
@@ -108,8 +98,9 @@ class Guard:
 
     def __init__(self, plan: Mapping[str, Any]) -> None:
         self.plan = dict(plan)
+        self.outer = "lock_fd" not in plan
         self.stop_asked = False
-        self.seen_shm: set[str] = set()
+        self.seen_shm: set[int] = set()
 
     def run(self) -> int:
         """Start what is below, wait until it ends or must end, and leave nothing."""
@@ -123,28 +114,27 @@ class Guard:
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)
 
-        outer = "lock_fd" not in self.plan
-        if outer and not self._take_lock():
+        if self.outer and not self._take_lock():
             return EXIT_BUSY
         try:
             child = subprocess.Popen(
-                self._inner_command() if outer else self.plan["argv"],
+                self._inner_command() if self.outer else self.plan["argv"],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, "TMPDIR": self.plan["tmp"]},
                 start_new_session=True,
-                pass_fds=(self.plan["lock_fd"],) if outer else (),
-                preexec_fn=None if outer else lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
+                pass_fds=(self.plan["lock_fd"],) if self.outer else (),
+                preexec_fn=None if self.outer else lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),
             )
         except OSError as error:
             self._say(f"cannot execute {self.plan['argv'][0]}: {error.strerror}")
             self._clean()
             return EXIT_NO_PROGRAM
-        if not outer:
+        if not self.outer:
             self._write_state(engine_pid=child.pid)
-        return self._watch(child, wake, grace=self.plan["grace_s"] + (KILL_DEADLINE_S if outer else 0))
+        return self._watch(child, wake, grace=self.plan["grace_s"] + (KILL_DEADLINE_S if self.outer else 0))
 
     def _watch(self, child: subprocess.Popen[bytes], wake: int, grace: float) -> int:
-        owner, fds, stop_at = self.plan["owner"], [wake], None
+        owner, fds, stop_at, looked = self.plan["owner"], [wake], None, 0.0
         with contextlib.suppress(OSError, AttributeError):
             fds.append(os.pidfd_open(owner))
         # Below here only the kernel's word counts: a parent that died before pidfd_open shows in getppid.
@@ -159,10 +149,12 @@ class Guard:
             if stop_at and time.monotonic() > stop_at:
                 self._say(f"still running {grace:.0f} s after SIGTERM: killing it")
                 break
-            idle = None if len(fds) > 1 else 0.5  # without a pidfd the owner must be looked for
-            if wake in select.select(fds, [], [], 0.1 if stop_at else idle)[0]:
+            if wake in select.select(fds, [], [], 0.1 if stop_at else LOOK_S)[0]:
                 os.read(wake, 4096)
             self._collect_orphans(child.pid)
+            if time.monotonic() - looked > LOOK_S and not self.outer:
+                self.seen_shm |= shared_memory_of(descendants(os.getpid()))
+                looked = time.monotonic()
         survivors = self._kill_everything(child)
         self._clean()
         if survivors:
@@ -197,7 +189,10 @@ class Guard:
             time.sleep(0.02)
 
     def _clean(self) -> None:
-        remove_shared_memory(self.plan["shm_before"], self.seen_shm)
+        for inode, path in shared_memory().items():
+            if inode in self.seen_shm and inode not in self.plan["shm_before"]:
+                with contextlib.suppress(OSError):
+                    os.unlink(path)  # noqa: PTH108
         shutil.rmtree(self.plan["tmp"], ignore_errors=True)
 
     def _inner_command(self) -> list[str]:
@@ -212,7 +207,7 @@ class Guard:
             return False
         self.plan |= {
             "lock_fd": lock_fd,
-            "shm_before": sorted(shared_memory()),
+            "shm_before": list(shared_memory()),
             "tmp": tempfile.mkdtemp(prefix="labs-engine-"),
         }
         self.plan["state"] = {**self.plan["state"], "guard_pid": os.getpid(), "owner_pid": self.plan["owner"]}
