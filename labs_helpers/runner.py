@@ -70,6 +70,7 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
+    from traitlets.config import Config
 
     given = {"out": str(out.absolute()), **(parameters or {})}
     validate_parameters(given)
@@ -91,6 +92,7 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
                 execution_timeout=CELL_TIMEOUT_S,
                 request_save_on_cell_execute=True,
                 report_mode=False,
+                config=Config({"KernelManager": {"transport": "ipc"}}),  # sockets of this user, no TCP ports
             )
     except papermill.PapermillExecutionError as failure:
         error = f"cell {failure.exec_count}: {_clean(failure.ename)}: {_clean(failure.evalue)}"

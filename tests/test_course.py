@@ -81,7 +81,7 @@ SOURCE = '''\
 # A lab.
 
 # %% tags=["parameters"]
-profile, scale, out = "auto", "full", "results"
+profile = "auto"
 
 # %% labs={"exercise": "half"}
 def half(x, *, digits: int = 3):

@@ -18,7 +18,7 @@ def made(tmp_path, monkeypatch):
     def run(*cells, **parameters):
         entry = syllabus.find("3.3.1")
         parameter_cell = nbformat.v4.new_code_cell(
-            'profile, scale, out = "auto", "full", "results"', metadata={"tags": ["parameters"]}
+            'profile = "auto"\nscale = "full"\nout = "results"', metadata={"tags": ["parameters"]}
         )
         notebook = nbformat.v4.new_notebook(cells=[parameter_cell, *map(nbformat.v4.new_code_cell, cells)])
         notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

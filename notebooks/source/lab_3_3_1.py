@@ -33,7 +33,9 @@
 # through even when none is written, so you can first watch, then do. `lab.check(...)` answers at once.
 
 # %% tags=["parameters"]
-profile, scale, out = "auto", "full", "results"
+profile = "auto"  # or "cpu"
+scale = "full"  # or "quick": fewer requests and repeats
+out = "results"  # folder of the result file
 
 # %% [markdown]
 # `Lab` looks at the machine, says which engines can run here, and collects what we measure. Look at the list of
@@ -73,7 +75,7 @@ print(sample.text)
 # processed in it. The even comb after it is decode.
 
 # %%
-plots.timeline(sample);
+plots.timeline(sample, engine=server.engine.name);
 
 # %% [markdown]
 # **What just happened?** The client stamped each chunk as it arrived and parsed it only afterwards, so that parsing
