@@ -20,6 +20,7 @@ import orjson
 from labs_helpers.bench import metrics
 from labs_helpers.bench.metrics import Event
 from labs_helpers.bench.request import Request
+from labs_helpers.bench.tap import Tap
 from labs_helpers.bench.wire import OPENAI, Transcript, Wire, error_text
 from labs_helpers.errors import LabsError
 
@@ -141,39 +142,41 @@ async def capture(
     if intended is None:
         intended = clock()
     body = orjson.dumps(wire.body(request, model))
-    times: list[float] = []
-    chunks: list[bytes] = []
-    error = None
+    tap, error = None, None
     sent = clock()
     try:
         async with asyncio.timeout(stall_s):
             response = await session.post(base_url + wire.path(request), data=body, headers=_HEADERS)
         async with response:
             if response.status == 200:
-                await _collect(response.content, times, chunks, stall_s)
+                with Tap(response, clock) as tap:
+                    await _until_ended(tap, stall_s)
                 if response.content_type == "application/json":
-                    error = f"the server answered without streaming: {_shown(b''.join(chunks))}"
+                    error = f"the server answered without streaming: {_shown(b''.join(tap.chunks))}"
             else:
                 error = await _refusal(session, base_url, model, response, wire)
     except TimeoutError:
-        error = f"no data from the server for {stall_s:g} s, after {len(times)} reads"
+        error = f"no data from the server for {stall_s:g} s"
     except (aiohttp.ClientError, OSError) as problem:
-        error = f"the connection broke after {len(times)} reads: {type(problem).__name__} {problem}".strip()
-    return Capture(intended, sent, tuple(times), tuple(chunks), error)
+        error = f"the connection broke: {type(problem).__name__} {problem}".strip()
+    if tap is None:
+        return Capture(intended, sent, (), (), error)
+    return Capture(intended, sent, tuple(tap.times), tuple(tap.chunks), error)
 
 
-async def _collect(content: aiohttp.StreamReader, times: list[float], chunks: list[bytes], stall_s: float) -> None:
-    """Read to the end of the stream. The stall timer is looked at when it fires, not re-armed on every read."""
+async def _until_ended(tap: Tap, stall_s: float) -> None:
+    """Wait for the end of the stream. The stall timer is looked at when it fires, not re-armed on every read.
+
+    Raises:
+        TimeoutError: nothing came for `stall_s`.
+    """
     progress = clock()
     while True:
         try:
             async with asyncio.timeout_at(progress + stall_s):
-                while chunk := await content.readany():
-                    times.append(clock())
-                    chunks.append(chunk)
-                return
+                return await tap.ended()
         except TimeoutError:
-            last = times[-1] if times else progress
+            last = tap.times[-1] if tap.times else progress
             if last <= progress:
                 raise
             progress = last
