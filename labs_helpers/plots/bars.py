@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from statistics import median
+from textwrap import fill
 
 from matplotlib.axes import Axes
 
@@ -14,6 +15,7 @@ from labs_helpers.plots.style import LabFigure, plain
 from labs_helpers.results import METRICS, Measurement, Spread
 
 ROW_INCHES = 0.36
+LABEL_CHARACTERS = 26
 
 
 def bars(measurements: Iterable[Measurement], metric: str, title: str = "") -> LabFigure:
@@ -69,11 +71,15 @@ def startup_and_memory(measurements: Iterable[Measurement]) -> LabFigure:
     rows = list(measurements)
     taken = {metric: _pooled(style.measured(rows, metric)) for metric in ("startup_time", "memory")}
     figure = style.new_figure(max(map(len, taken.values())) * ROW_INCHES + 1.3)
-    for ax, (metric, found) in zip(figure.subplots(1, 2), taken.items(), strict=True):
+    panels = list(figure.subplots(1, 2))
+    for ax, (metric, found) in zip(panels, taken.items(), strict=True):
         ordered = sorted(found, key=lambda m: (m.engine, m.precision))
         _draw(ax, [("", ordered)], found, metric, compact=True)
         style.title(ax, METRICS[metric].title)
         ax.set_xlabel(f"{METRICS[metric].unit}, {METRICS[metric].better} is better", fontsize=9, color=style.INK)
+    left, right = ([label.get_text() for label in ax.get_yticklabels()] for ax in panels)
+    if left == right:  # the same rows on both sides are named once
+        panels[1].set_yticklabels([])
     style.caption(figure, [*taken["startup_time"], *taken["memory"]])
     return figure
 
@@ -239,7 +245,7 @@ def _draw(
                 fontsize=8,
                 color=style.WARNING if m.flags else style.INK,
             )
-            ticks.append((y, style.series_name(m, among), "normal"))
+            ticks.append((y, fill(style.series_name(m, among), LABEL_CHARACTERS), "normal"))
             y += 1
     ax.set_yticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
     for tick, (_, _, weight) in zip(ax.get_yticklabels(), ticks, strict=True):
@@ -287,5 +293,6 @@ def _finish(ax: Axes, rows: int, top: float, metric: str, room: float = 1.5) -> 
     style.clean_axes(ax, grid="x")
     ax.set_xlim(0, (top or 1) * room)
     ax.set_ylim(rows - 0.4, -0.6)
+    ax.locator_params(axis="x", nbins=5)
     ax.xaxis.set_major_formatter(style.THOUSANDS)
     ax.set_xlabel(style.axis_label(metric), fontsize=9, color=style.INK)
