@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
 import aiohttp
 import orjson
@@ -20,7 +20,7 @@ import orjson
 from labs_helpers.bench import metrics
 from labs_helpers.bench.metrics import Event
 from labs_helpers.bench.request import Request
-from labs_helpers.bench.tap import Tap
+from labs_helpers.bench.tap import READ_BUFFER, Tap
 from labs_helpers.bench.wire import OPENAI, Transcript, Wire, error_text
 from labs_helpers.errors import LabsError
 
@@ -35,12 +35,13 @@ _HEADERS = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """One stream as it arrived, unread. Times are seconds on `clock`."""
+    """One stream as it arrived, unread: at `times[i]` the first `ends[i]` bytes of `body` were there."""
 
     intended: float
     sent: float
-    times: tuple[float, ...]
-    chunks: tuple[bytes, ...]
+    times: tuple[float, ...] = ()
+    ends: tuple[int, ...] = ()
+    body: bytes = b""
     error: str | None = None
 
     @property
@@ -107,7 +108,7 @@ def open_session() -> aiohttp.ClientSession:
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=3.0),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
         cookie_jar=aiohttp.DummyCookieJar(),
-        read_bufsize=1 << 20,
+        read_bufsize=READ_BUFFER,
     )
 
 
@@ -123,7 +124,7 @@ async def stream(
 ) -> Sample:
     """Send one request and read its stream. Whatever goes wrong on the way is in `Sample.error`.
 
-    `intended` is when the request was due on `clock`; now, when it is not given.
+    `session` comes from `open_session`. `intended` is when the request was due on `clock`; now, when it is not given.
     """
     return read(await capture(session, base_url, model, request, intended, wire=wire, stall_s=stall_s), wire)
 
@@ -152,7 +153,7 @@ async def capture(
                 with Tap(response, clock) as tap:
                     await _until_ended(tap, stall_s)
                 if response.content_type == "application/json":
-                    error = f"the server answered without streaming: {_shown(b''.join(tap.chunks))}"
+                    error = f"the server answered without streaming: {_shown(tap.body)}"
             else:
                 error = await _refusal(session, base_url, model, response, wire)
     except TimeoutError:
@@ -160,8 +161,8 @@ async def capture(
     except (aiohttp.ClientError, OSError) as problem:
         error = f"the connection broke: {type(problem).__name__} {problem}".strip()
     if tap is None:
-        return Capture(intended, sent, (), (), error)
-    return Capture(intended, sent, tuple(tap.times), tuple(tap.chunks), error)
+        return Capture(intended, sent, error=error)
+    return Capture(intended, sent, tuple(tap.times), tuple(tap.ends), tap.body, error)
 
 
 async def _until_ended(tap: Tap, stall_s: float) -> None:
@@ -213,12 +214,11 @@ async def model_names(session: aiohttp.ClientSession, base_url: str, wire: Wire 
 
 def read(captured: Capture, wire: Wire = OPENAI) -> Sample:
     """Turn what arrived into a sample: find the events, give each the time its last byte came, count its tokens."""
-    body = b"".join(captured.chunks)
-    transcript = wire.read(body) if body else Transcript(error="the server closed the stream without an event")
-    ends = list(accumulate(len(chunk) for chunk in captured.chunks))
+    no_event = Transcript(error="the server closed the stream without an event")
+    transcript = wire.read(captured.body) if captured.body else no_event
 
     def arrival(end: int) -> float:
-        return captured.times[bisect_left(ends, end)] if end else captured.finished
+        return captured.times[bisect_left(captured.ends, end)] if end else captured.finished
 
     error = captured.error or transcript.error
     if error is None and not transcript.pieces:

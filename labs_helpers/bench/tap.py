@@ -13,16 +13,21 @@ from typing import cast
 
 import aiohttp
 
+READ_BUFFER = 1 << 30
+"""`read_bufsize` of a session whose responses are tapped: aiohttp stops reading at twice this many unread bytes, and
+nothing is taken out before the stream has ended."""
+
 
 class Tap(asyncio.Protocol):
-    """Between the transport of `response` and its protocol: keeps the body's pieces and when each was read.
+    """Between the transport of `response` and its protocol: notes how much of the body was there when.
 
-    `times` and `chunks` grow while the stream runs. Use it as a context, and wait for `ended` inside.
+    At `times[i]` (by `clock`) the first `ends[i]` bytes had come. `body` is complete once the context is left.
     """
 
     def __init__(self, response: aiohttp.ClientResponse, clock: Callable[[], float]) -> None:
         self.times: list[float] = []
-        self.chunks: list[bytes] = []
+        self.ends: list[int] = []
+        self.body = b""
         self._clock = clock
         self._content = response.content
         connection = response.connection  # None: the whole body came along with the headers
@@ -30,7 +35,7 @@ class Tap(asyncio.Protocol):
         self._inner: asyncio.Protocol | None = None
 
     def __enter__(self) -> Tap:
-        self._drain(self._clock())
+        self._mark(self._clock())
         if self._transport is not None and not self._content.is_eof():
             self._inner = cast(asyncio.Protocol, self._transport.get_protocol())
             self._transport.set_protocol(self)
@@ -38,6 +43,7 @@ class Tap(asyncio.Protocol):
 
     def __exit__(self, *_: object) -> None:
         self._remove()
+        self._take_body()
 
     async def ended(self) -> None:
         """Wait for the end of the body.
@@ -53,11 +59,12 @@ class Tap(asyncio.Protocol):
         now = self._clock()
         if self._inner is not None:
             self._inner.data_received(data)
-            self._drain(now)
+            self._mark(now)
             if self._content.is_eof():
                 self._remove()  # at once: the next request may take this connection before anybody is woken
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._take_body()  # while it can be read: afterwards reading raises
         if self._inner is not None:
             self._inner.connection_lost(exc)
             self._inner = None
@@ -73,10 +80,13 @@ class Tap(asyncio.Protocol):
         if self._inner is not None:
             self._inner.resume_writing()
 
-    def _drain(self, now: float) -> None:
-        if self._content.exception() is None and (chunk := self._content.read_nowait()):
-            self.times.append(now)
-            self.chunks.append(chunk)
+    def _mark(self, now: float) -> None:
+        self.times.append(now)
+        self.ends.append(self._content.total_bytes)
+
+    def _take_body(self) -> None:
+        if self._content.exception() is None:
+            self.body += self._content.read_nowait()
 
     def _remove(self) -> None:
         if self._transport is not None and self._inner is not None:

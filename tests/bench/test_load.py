@@ -30,7 +30,7 @@ class FakeServer:
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         await asyncio.sleep(self.service_s)
         self.in_flight -= 1
-        return Capture(due, sent, (clock(),), (b"x",))
+        return Capture(due, sent, (clock(),), (1,), b"x")
 
 
 REQUESTS = [Request(f"{i}") for i in range(20)]
@@ -74,7 +74,7 @@ async def test_a_client_that_is_late_does_not_move_the_clock() -> None:
         sent = clock()
         if request.prompt == "0":
             await block()
-        return Capture(due, sent, (clock(),), (b"x",))
+        return Capture(due, sent, (clock(),), (1,), b"x")
 
     captures = await open_loop(send, REQUESTS[:3], [0.0, 0.01, 0.02])
     assert captures[2].intended - captures[0].intended == pytest.approx(0.02, abs=1e-9)

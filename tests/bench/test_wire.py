@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import orjson
 import pytest
 from hypothesis import given
@@ -52,9 +50,8 @@ def sse(*events: object) -> bytes:
 
 def arrived(body: bytes, cuts: list[int], wire: Wire = OPENAI) -> Sample:
     """The sample of a body that arrived in these pieces, one per second from t=1 on."""
-    edges = sorted({0, len(body), *(c % len(body) for c in cuts)})
-    chunks = tuple(body[a:b] for a, b in pairwise(edges))
-    return read(Capture(0.0, 0.0, tuple(float(i + 1) for i in range(len(chunks))), chunks), wire)
+    ends = tuple(sorted({len(body), *(c % len(body) for c in cuts)} - {0}))
+    return read(Capture(0.0, 0.0, tuple(float(i + 1) for i in range(len(ends))), ends, body), wire)
 
 
 @pytest.mark.parametrize("newline", [b"\n", b"\r\n", b"\r"])
