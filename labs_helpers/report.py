@@ -151,7 +151,7 @@ class _Section:
                 found[flag][what] += 1
         return [(flag, "; ".join(f"{what} ({n})" for what, n in counts.items())) for flag, counts in found.items()]
 
-    @property
+    @cached_property
     def figures(self) -> list[_Picture]:
         return list(_pictures([*self._measured, *self.references]))
 
