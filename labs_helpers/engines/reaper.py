@@ -93,6 +93,15 @@ def shared_memory() -> dict[int, str]:
     return found
 
 
+def remove_shared_memory(before: Iterable[int], seen: Iterable[int]) -> None:
+    """Remove the files of /dev/shm that the engine was seen to use and that were not there before it."""
+    own = set(seen) - set(before)
+    for inode, path in shared_memory().items():
+        if inode in own:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108
+
+
 class Guard:
     """One of the two guards. `run` returns its exit code."""
 
@@ -143,7 +152,7 @@ class Guard:
                 self._say(f"the process that started this engine ({owner}) is gone: stopping everything")
                 break
             if self.stop_asked and stop_at is None:
-                self.seen_shm |= shared_memory_of(descendants(os.getpid()))
+                self._look(descendants(os.getpid()))
                 stop_at = time.monotonic() + grace
                 child.send_signal(signal.SIGTERM)
             if stop_at and time.monotonic() > stop_at:
@@ -153,7 +162,7 @@ class Guard:
                 os.read(wake, 4096)
             self._collect_orphans(child.pid)
             if time.monotonic() - looked > LOOK_S and not self.outer:
-                self.seen_shm |= shared_memory_of(descendants(os.getpid()))
+                self._look(descendants(os.getpid()))
                 looked = time.monotonic()
         survivors = self._kill_everything(child)
         self._clean()
@@ -174,6 +183,14 @@ class Guard:
                     return
                 os.waitpid(ended.si_pid, 0)
 
+    def _look(self, pids: Iterable[int]) -> None:
+        """Remember what shared memory these processes use, also for the other guard."""
+        new = shared_memory_of(pids) - self.seen_shm
+        if new:
+            self.seen_shm |= new
+            if not self.outer:
+                self._write_state(shm=sorted(self.seen_shm))
+
     def _kill_everything(self, child: subprocess.Popen[bytes]) -> list[int]:
         deadline = time.monotonic() + KILL_DEADLINE_S
         while True:
@@ -182,17 +199,16 @@ class Guard:
             alive = descendants(os.getpid())
             if not alive or time.monotonic() > deadline:
                 return alive
-            self.seen_shm |= shared_memory_of(alive)
+            self._look(alive)
             for pid in alive:
                 with contextlib.suppress(OSError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.02)
 
     def _clean(self) -> None:
-        for inode, path in shared_memory().items():
-            if inode in self.seen_shm and inode not in self.plan["shm_before"]:
-                with contextlib.suppress(OSError):
-                    os.unlink(path)  # noqa: PTH108
+        with contextlib.suppress(OSError, ValueError):  # what the other guard saw
+            self.seen_shm.update(json.loads(os.pread(self.plan["lock_fd"], 2**20, 0)).get("shm", ()))
+        remove_shared_memory(self.plan["shm_before"], self.seen_shm)
         shutil.rmtree(self.plan["tmp"], ignore_errors=True)
 
     def _inner_command(self) -> list[str]:
@@ -216,7 +232,8 @@ class Guard:
 
     def _write_state(self, **more: Any) -> None:
         """Say in the lock file who holds it."""
-        data = json.dumps({**self.plan["state"], **more}).encode()
+        self.plan["state"] = {**self.plan["state"], **more}
+        data = json.dumps(self.plan["state"]).encode()
         os.ftruncate(self.plan["lock_fd"], len(data))
         os.pwrite(self.plan["lock_fd"], data, 0)
 
