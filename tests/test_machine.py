@@ -364,10 +364,17 @@ def test_in_the_group_but_not_logged_in_again(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    ("runtimes", "can"), [({"runc": {}, "nvidia": {}}, True), ({"runc": {}}, False), (None, False)]
+    ("info", "can"),
+    [
+        ({"Runtimes": {"runc": {}, "nvidia": {}}}, True),
+        ({"Runtimes": {"runc": {}}, "DiscoveredDevices": [{"Source": "cdi", "ID": "nvidia.com/gpu=all"}]}, True),
+        ({"Runtimes": {"runc": {}}, "DiscoveredDevices": [{"Source": "cdi", "ID": "vendor.com/nic=0"}]}, False),
+        ({"Runtimes": None, "DiscoveredDevices": None}, False),
+        ({}, False),
+    ],
 )
-def test_the_nvidia_runtime_is_seen(monkeypatch: pytest.MonkeyPatch, runtimes: Any, can: bool) -> None:
-    client = SimpleNamespace(info=lambda: {"ServerVersion": "28.2", "Runtimes": runtimes}, close=lambda: None)
+def test_the_nvidia_runtime_is_seen(monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], can: bool) -> None:
+    client = SimpleNamespace(info=lambda: {"ServerVersion": "28.2", **info}, close=lambda: None)
     monkeypatch.setattr("docker.from_env", lambda **_options: client)
     state = machine.docker_state()
     assert state.ready and state.version == "28.2" and state.nvidia_runtime is can

@@ -47,11 +47,12 @@ def docker_state() -> DockerState:
         if client is not None:
             client.close()
     runtimes = info.get("Runtimes") or {}
-    devices = [device.get("Source", "") for device in info.get("CDISpecDirs") or [] if isinstance(device, dict)]
+    # Either the runtime of the NVIDIA toolkit, or (since Docker 28.2) its devices by the Container Device Interface.
+    devices = [str(device.get("ID", "")) for device in info.get("DiscoveredDevices") or []]
     return DockerState(
         "ready",
         version=str(info.get("ServerVersion", "")),
-        nvidia_runtime="nvidia" in runtimes or any("nvidia" in device for device in devices),
+        nvidia_runtime="nvidia" in runtimes or any(device.startswith("nvidia.com/gpu") for device in devices),
         in_group=in_group,
     )
 
