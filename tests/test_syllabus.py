@@ -7,7 +7,7 @@ import pytest
 from labs_helpers import syllabus
 from labs_helpers.errors import LabsError
 from labs_helpers.results import LabResult, Load, Measurement
-from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, witnessed
+from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, none_failed, witnessed
 
 
 def figure(metric="ttft", engine="vllm", value=1.0, **fields):
@@ -67,6 +67,12 @@ def test_a_counter_that_disagrees_fails_and_no_counter_is_no_agreement():
     assert not rule(result(figure("completion_tokens", value=100))).met
 
 
+def test_a_load_that_partly_failed_fails_the_lab():
+    assert none_failed()(result(figure())).met
+    assert not none_failed()(result(figure(flags=("1-of-16-failed",)))).met
+
+
 def test_an_empty_result_meets_nothing():
     entry = syllabus.find("3.3.1")
-    assert not any(requirement(result()).met for requirement in entry.spec().requirements)
+    met = [requirement(result()).name for requirement in entry.spec().requirements if requirement(result()).met]
+    assert met == ["no request failed"]

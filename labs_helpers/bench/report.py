@@ -14,7 +14,8 @@ from labs_helpers.bench.client import Sample
 from labs_helpers.bench.metrics import Floats
 from labs_helpers.bench.saturation import Saturation
 from labs_helpers.engines.base import Counters
-from labs_helpers.results import Load, Measurement, Spread
+from labs_helpers.errors import LabsError
+from labs_helpers.results import METRICS, Load, Measurement, Spread
 
 _WINDOWS = 10
 """Rates get their spread from this many equal windows of the load."""
@@ -76,9 +77,18 @@ class Run:
         tokens per second. TPOT has none for requests whose first event carried everything."""
         return _PER_SAMPLE[metric](self.good)
 
-    def measurements(self) -> list[Measurement]:
-        """The run in records of the course's schema; the engine's own figure stands beside ours as `witness`."""
-        return [*self._latencies(), *self._rates(), *self._totals()]
+    def measurements(self, *only: str) -> list[Measurement]:
+        """The run in records of the course's schema; the engine's own figure stands beside ours as `witness`.
+
+        With names, only these metrics: a load made for prefill says nothing worth keeping about decode.
+
+        Raises:
+            LabsError: a name is no metric.
+        """
+        if unknown := [name for name in only if name not in METRICS]:
+            raise LabsError(f"there is no metric {unknown[0]!r}", f"metrics: {', '.join(METRICS)}")
+        found = [*self._latencies(), *self._rates(), *self._totals()]
+        return [m for m in found if not only or m.metric in only]
 
     def _latencies(self) -> list[Measurement]:
         """Medians over requests (over tokens for ITL) with the interquartile range."""

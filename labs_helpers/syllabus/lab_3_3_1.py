@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labs_helpers.exercises import Case, equals, raises
 from labs_helpers.syllabus import LabSpec
-from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, witnessed
+from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, none_failed, witnessed
 
 CONCURRENCY = (1, 4, 16)
 
@@ -73,6 +73,7 @@ SPEC = LabSpec(
         engines_measured("decode_throughput", 3),
         concurrencies_measured("output_throughput", CONCURRENCY, 3),
         witnessed("completion_tokens", 0.02, 3),
+        none_failed(),
     ),
     cases={"percentile": PERCENTILE, "tpot": TPOT, "roofline": ROOFLINE, "goodput": GOODPUT, "rank": RANK},
 )

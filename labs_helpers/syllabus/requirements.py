@@ -59,5 +59,16 @@ def witnessed(metric: str, within: float, at_least: int) -> Rule:
     return rule
 
 
+def none_failed() -> Rule:
+    """No request of any load failed: what the survivors of a half-failed load show is not the engine's speed."""
+
+    def rule(result: LabResult) -> Requirement:
+        rows = [m for m in result.measurements if any("failed" in flag for flag in m.flags)]
+        failed = sorted({f"{m.engine} {m.load.label()}: {', '.join(m.flags)}" for m in rows})
+        return Requirement(name="no request failed", met=not failed, detail="; ".join(failed[:3]) or "none did")
+
+    return rule
+
+
 def _engines(rows: Iterable[Measurement]) -> list[str]:
     return sorted({m.engine for m in rows})
