@@ -8,8 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs_helpers.bench.client import Capture, Sample, read
+from labs_helpers.bench.ollama import read_ollama
+from labs_helpers.bench.openai import read_openai
 from labs_helpers.bench.request import Request, with_unique_prefix
-from labs_helpers.bench.wire import OLLAMA, OPENAI, Wire, read_ollama, read_openai, sse_events
+from labs_helpers.bench.sse import sse_events
+from labs_helpers.bench.wire import OLLAMA, OPENAI, Wire
 from labs_helpers.errors import LabsError
 
 # Streams as the engines send them, shortened.
@@ -169,6 +172,22 @@ def test_tool_calls_are_output() -> None:
 )
 def test_a_stream_that_went_wrong_says_how(body: bytes, said: str) -> None:
     assert said in (read_openai(body).error or "")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["choices", "usage", "delta", "content", "text", "timings", "token_ids", "logprobs", "message",
+                         "completion_tokens", "tool_calls", "finish_reason", "done", "eval_count"]), inner, max_size=4),
+    max_leaves=12)
+
+
+@pytest.mark.parametrize("wire", [OPENAI, OLLAMA])
+@given(events=st.lists(json_values, min_size=1, max_size=4))
+def test_no_server_can_make_reading_raise(wire: Wire, events: list[object]) -> None:
+    body = sse(*events) if wire is OPENAI else b"".join(orjson.dumps(e) + b"\n" for e in events)
+    sample = arrived(body, [], wire)
+    assert sample.error is not None or (sample.events and sample.completion_tokens >= 0)
 
 
 @pytest.mark.parametrize(
