@@ -230,10 +230,10 @@ def test_known_engines_are_told_apart_in_grey_and_by_the_colour_blind() -> None:
 
 
 def test_hostile_names_are_text_and_never_a_formula() -> None:
-    name = r"<b>$\frac{1}{0$ & $x_"
-    figure = plots.bars([measurement(engine=name, load=Load(workload="a$b")), measurement()], "decode_throughput")
-    figure.canvas.draw()
-    assert name in texts(figure)
+    name = r"<b>$\frac{1}{0$"
+    figure = plots.bars([measurement(engine=name, load=Load(workload="$x_$")), measurement()], "decode_throughput")
+    assert figure._repr_png_()  # drawing it would raise on a broken formula
+    assert name in texts(figure) and "$x_$" in texts(figure)
 
 
 def test_the_decision_matrix_takes_what_rank_returns() -> None:
