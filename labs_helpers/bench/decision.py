@@ -13,9 +13,9 @@ def decision_table(measurements: Iterable[Measurement], at_concurrency: int) -> 
     """`{engine: {metric: value}}` for ranking.
 
     Of a metric that was taken under several loads, latencies and throughputs count at `at_concurrency`, prefill at the
-    longest prompt, and decode at one stream.
+    longest prompt, and decode at one stream. What no engine did (bandwidth, rooflines, token counts) is left out.
     """
-    rows = list(measurements)
+    rows = [m for m in measurements if METRICS[m.metric].better != "neither" and m.metric != "bandwidth"]
     table: Table = {}
     for engine in dict.fromkeys(m.engine for m in rows):
         own = [m for m in rows if m.engine == engine]
