@@ -1,0 +1,264 @@
+"""The three engines that run on any machine, on the course model: same tokens, true counters, nothing left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labs_helpers.engines import install, ports, process, reaper, runlock
+from labs_helpers.engines.base import Server
+from labs_helpers.errors import LabsError
+
+SHM = Path("/dev/shm")
+NEW_TOKENS = 32
+QUESTIONS = (
+    "What is the KV cache?",
+    "What does time to first token measure?",
+    "Why does decoding read every weight once per token?",
+    "What does continuous batching do?",
+    "How does a prefix cache help?",
+    "What is speculative decoding?",
+    "Start vLLM on port 8123.",
+    "What is prefill?",
+)
+ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm")]
+
+
+@functools.cache
+def course_model() -> tuple[Any, Any]:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from labs_helpers.model.spec import course_model_dir
+
+    folder = course_model_dir("fp32")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+@functools.cache
+def prompts() -> tuple[tuple[int, ...], ...]:
+    _, tokenizer = course_model()
+    texts = (
+        tokenizer.apply_chat_template([{"role": "user", "content": q}], add_generation_prompt=True, tokenize=False)
+        for q in QUESTIONS
+    )
+    return tuple(tuple(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts)
+
+
+@functools.cache
+def greedy(prompt: tuple[int, ...]) -> str:
+    """What transformers' own greedy search says in fp32."""
+    import torch
+
+    model, tokenizer = course_model()
+    with torch.inference_mode():
+        ids = model.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=NEW_TOKENS)
+    return tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True)
+
+
+def port_of(server: Server) -> int:
+    return int(server.base_url.rsplit(":", 1)[1])
+
+
+def complete(server: Server, prompt: Any, *, chat: bool = False, **more: Any) -> dict[str, Any]:
+    body = {"model": server.model.name, "messages" if chat else "prompt": prompt, "temperature": 0, **more}
+    status, text = ports.post(port_of(server), "/v1/chat/completions" if chat else "/v1/completions", body)
+    assert status == 200, text
+    return json.loads(text)
+
+
+def stream(server: Server, prompt: Any, **more: Any) -> list[Any]:
+    body = {"model": server.model.name, "prompt": prompt, "temperature": 0, "stream": True,
+            "stream_options": {"include_usage": True}, **more}  # fmt: skip
+    status, text = ports.post(port_of(server), "/v1/completions", body)
+    assert status == 200, text
+    lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.strip()]
+    assert lines[-1] == "[DONE]"
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def settled(server: Server, tokens: int, before: Any) -> Any:
+    """Counters once the last request is in them; an engine may count a moment after it answers."""
+    deadline = time.monotonic() + 5
+    while True:
+        moved = asyncio.run(server.counters()).since(before)
+        if moved.generation_tokens >= tokens or time.monotonic() > deadline:
+            return moved
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module", params=ENGINES)
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One engine for all tests of this module that use it; what it leaves behind fails the last of them."""
+    if not install.installed(request.param):
+        pytest.fail(f"{request.param} is not installed: ./labs engines install {request.param}")
+    shared = set(reaper.shared_memory())
+    with process.serve(request.param, precision="fp32") as started:
+        tree = {started.pid, *reaper.descendants(started.pid)}
+        yield started
+    assert not tree & set(reaper.parents()), "processes are left"
+    assert ports.listener(port_of(started)) is None, "the port is still open"
+    assert not set(reaper.shared_memory()) - shared, "shared memory is left"
+
+
+def test_greedy_text_is_that_of_transformers(server):
+    answers = [complete(server, list(p), max_tokens=NEW_TOKENS)["choices"][0]["text"] for p in prompts()]
+    assert answers == [greedy(p) for p in prompts()]
+
+
+def test_all_at_once_gives_the_same_text_as_one_by_one(server):
+    async def ask() -> list[str]:
+        jobs = (asyncio.to_thread(complete, server, list(p), max_tokens=NEW_TOKENS) for p in prompts())
+        return [answer["choices"][0]["text"] for answer in await asyncio.gather(*jobs)]
+
+    assert asyncio.run(ask()) == [greedy(p) for p in prompts()]
+
+
+def test_a_stream_carries_the_text_and_the_usage(server):
+    prompt = prompts()[0]
+    events = stream(server, list(prompt), max_tokens=NEW_TOKENS)
+    assert "".join(c["text"] for e in events for c in e["choices"]) == greedy(prompt)
+    usage = [e["usage"] for e in events if e.get("usage")]
+    assert len(usage) == 1
+    assert usage[0]["prompt_tokens"] == len(prompt)
+    assert 1 <= usage[0]["completion_tokens"] <= NEW_TOKENS
+    texts = [c["text"] for e in events for c in e["choices"] if c["text"]]
+    assert len(texts) > usage[0]["completion_tokens"] / 2, "text must come token by token, not at the end"
+
+
+def test_a_fixed_output_length_is_kept(server):
+    answer = complete(server, list(prompts()[1]), max_tokens=57, ignore_eos=True)
+    assert answer["usage"]["completion_tokens"] == 57
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_counters_move_by_exactly_the_tokens_of_the_requests(server):
+    before = asyncio.run(server.counters())
+    used = [complete(server, list(p), max_tokens=17, ignore_eos=True)["usage"] for p in prompts()[:3]]
+    moved = settled(server, 3 * 17, before)
+    assert moved.generation_tokens == sum(u["completion_tokens"] for u in used) == 51
+    assert moved.prompt_tokens == sum(u["prompt_tokens"] for u in used) == sum(len(p) for p in prompts()[:3])
+    assert moved.requests in (3, None)
+    assert moved.prefill_seconds > 0 and moved.decode_seconds > 0
+
+
+def test_cached_prompt_tokens_are_counted_where_there_is_a_cache(server):
+    text = list(prompts()[2]) * 30
+    prompt = text[:400]
+    complete(server, prompt, max_tokens=2)
+    before = asyncio.run(server.counters())
+    usage = complete(server, prompt, max_tokens=2, ignore_eos=True)["usage"]
+    moved = settled(server, 2, before)
+    assert moved.prompt_tokens == 400, "cached tokens are prompt tokens too"
+    assert moved.cached_tokens == usage["prompt_tokens_details"]["cached_tokens"]
+    assert (moved.cached_tokens > 0) == (server.engine.name != "transformers")
+
+
+def test_chat_goes_through_the_models_own_template(server):
+    asked = [{"role": "user", "content": QUESTIONS[0]}]
+    answer = complete(server, asked, chat=True, max_tokens=NEW_TOKENS)
+    assert answer["usage"]["prompt_tokens"] == len(prompts()[0])
+    assert answer["choices"][0]["message"]["content"] == greedy(prompts()[0])
+
+
+def test_memory_covers_at_least_the_weights(server):
+    assert server.memory_bytes() > server.model.bytes_per_token
+
+
+def test_the_model_answers_to_its_name(server):
+    status, text = ports.request("GET", port_of(server), "/v1/models")
+    assert status == 200
+    assert [model["id"] for model in json.loads(text)["data"]] == [server.model.name]
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_model_that_is_not_there_is_named_before_anything_starts(name):
+    with pytest.raises(LabsError, match="/nowhere/model does not exist"), process.serve(name, model="/nowhere/model"):
+        pass
+
+
+@pytest.mark.engine("vllm")
+def test_a_real_engine_that_dies_while_starting_shows_why():
+    with pytest.raises(LabsError) as caught, process.serve("vllm", options={"extra_args": ("--no-such-flag",)}):
+        pass
+    assert "vLLM ended with exit code 2" in str(caught.value)
+    assert "unrecognized arguments: --no-such-flag" in str(caught.value)
+
+
+@pytest.mark.engine("llama.cpp")
+def test_a_damaged_gguf_is_an_error_with_the_engines_own_words(tmp_path):
+    from labs_helpers.model.spec import gguf_path
+
+    damaged = tmp_path / "cut.gguf"
+    damaged.write_bytes(gguf_path("f32").read_bytes()[:500_000])
+    with pytest.raises(LabsError, match=r"llama\.cpp did not start"), process.serve("llama.cpp", model=damaged):
+        pass
+
+
+KERNEL_CELL = """
+from labs_helpers.engines import process
+print("starting", flush=True)
+async with process.serve("vllm", precision="fp32") as server:
+    print("serving", flush=True)
+    import asyncio
+    await asyncio.sleep(600)
+"""
+
+
+@pytest.mark.engine("vllm")
+@pytest.mark.parametrize("moment", ["starting", "serving"])
+def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eventually):
+    """The case the two guards exist for: a real kernel, a real vLLM of four processes, and five seconds."""
+    from jupyter_client import KernelManager
+
+    shared, temporary = set(reaper.shared_memory()), leftovers()
+    kernel = KernelManager(kernel_name="python3")
+    kernel.start_kernel(cwd=str(tmp_path))
+    client = kernel.client()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)
+        client.execute(KERNEL_CELL)
+        pid, told = kernel.provisioner.pid, ""
+        deadline = time.monotonic() + 240
+        # "starting" is far enough into the start that vLLM has processes of its own below the two guards
+        while moment not in told or len(reaper.descendants(pid)) < 5:
+            assert time.monotonic() < deadline
+            told += said(client)
+        tree = set(reaper.descendants(pid))
+        port = int(runlock.read_lock(runlock.lock_path())["url"].rsplit(":", 1)[1])
+        kernel.provisioner.process.send_signal(signal.SIGKILL)
+        eventually(lambda: not tree & set(reaper.parents()), 5)
+        assert ports.listener(port) is None, "the port is still open"
+        assert not set(reaper.shared_memory()) - shared, "shared memory is left"
+        assert leftovers() == temporary, "temporary files are left"
+    finally:
+        client.stop_channels()
+        kernel.shutdown_kernel(now=True)
+
+
+def leftovers() -> set[str]:
+    """The engines' own kind of file in the temporary folder."""
+    import tempfile
+
+    return {path.name for kind in ("labs-engine-*", "vllm*") for path in Path(tempfile.gettempdir()).glob(kind)}
+
+
+def said(client: Any) -> str:
+    """What the kernel printed in the last half second; a failure there is a failure here."""
+    try:
+        message = client.get_iopub_msg(timeout=0.5)
+    except queue.Empty:
+        return ""
+    assert message["msg_type"] != "error", "\n".join(message["content"].get("traceback", []))
+    return str(message["content"].get("text", ""))
