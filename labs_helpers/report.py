@@ -142,14 +142,17 @@ class _Section:
 
     @property
     def flagged(self) -> list[tuple[str, str]]:
-        """Each flag with the figures that carry it, counted per metric and engine."""
+        """Each flag with the engines whose figures carry it, and how many do."""
         found: dict[str, dict[str, int]] = {}
         for m in self._measured:
             for flag in m.flags:
-                what = f"{METRICS[m.metric].title} of {m.engine} {m.precision}".strip()
+                what = f"{m.engine} {m.precision}".strip()
                 found.setdefault(flag, {}).setdefault(what, 0)
                 found[flag][what] += 1
-        return [(flag, "; ".join(f"{what} ({n})" for what, n in counts.items())) for flag, counts in found.items()]
+        return [
+            (flag, ", ".join(f"{what} ({n} figure{'s' * (n > 1)})" for what, n in counts.items()))
+            for flag, counts in found.items()
+        ]
 
     @cached_property
     def figures(self) -> list[_Picture]:

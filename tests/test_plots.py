@@ -186,6 +186,33 @@ def test_a_flag_from_the_record_counts_as_above_the_roof() -> None:
     assert figure.axes[0].patches[0].get_hatch()
 
 
+def test_each_precision_has_its_own_panel_and_roof() -> None:
+    """A roof of 10,000 for 8-bit weights in cache must not flatten the bars of fp32."""
+    rows = [measurement(value=100), measurement(value=90, engine="llama.cpp"), roof(640),
+            measurement(value=160, precision="q8_0"), roof(10_000, precision="q8_0")]  # fmt: skip
+    figure = plots.decode_vs_roofline(rows)
+    assert [bar_widths(figure, panel) for panel in (0, 1)] == [[100, 90], [160]]
+    assert figure.axes[0].get_xlim()[1] < 1100 < 10_000 < figure.axes[1].get_xlim()[1]
+
+
+def test_precisions_of_one_engine_are_told_apart_by_their_lines() -> None:
+    rows = [measurement("output_throughput", c * 10, precision=p, load=Load(concurrency=c))
+            for p in ("fp32", "q8_0") for c in (1, 4)]  # fmt: skip
+    one, two = _curves(plots.lines(rows, "output_throughput"))
+    assert one.get_color() == two.get_color() and one.get_linestyle() != two.get_linestyle()
+
+
+def test_latencies_over_a_wide_range_are_on_a_logarithmic_axis_that_says_so() -> None:
+    def figure(slowest: float) -> Figure:
+        values = {1: 10.0, 16: slowest}
+        return plots.latency_throughput([m for c, ttft in values.items() for m in (
+            measurement("ttft", ttft, load=Load(concurrency=c)),
+            measurement("output_throughput", 100 * c, load=Load(concurrency=c)))])  # fmt: skip
+
+    assert figure(5000).axes[0].get_yscale() == "log" and "log scale" in texts(figure(5000))
+    assert figure(50).axes[0].get_yscale() == "linear" and "log scale" not in texts(figure(50))
+
+
 def test_a_roof_of_another_precision_or_model_does_not_count() -> None:
     for other in (roof(50, precision="q8_0"), roof(50, model="another")):
         found = texts(plots.decode_vs_roofline([measurement(value=300), other]))

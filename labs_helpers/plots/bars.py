@@ -85,7 +85,7 @@ def startup_and_memory(measurements: Iterable[Measurement]) -> LabFigure:
 
 
 def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
-    """Decode of one stream against the rate that reading the weights allows.
+    """Decode of one stream against the rate that reading the weights allows, one panel for each model and precision.
 
     The roofline comes from `roofline` records of the same model and precision. A figure above its roof cannot be
     plain decoding of those bytes: it is drawn as an outline with a warning, not as a result.
@@ -94,21 +94,60 @@ def decode_vs_roofline(measurements: Iterable[Measurement]) -> LabFigure:
         LabsError: no decode throughput of a single stream was measured.
     """
     rows = list(measurements)
-    taken = sorted(
-        _longest_single_streams(style.measured(rows, "decode_throughput")), key=lambda m: (m.precision, -m.value)
-    )
+    panels: dict[tuple[str, str], list[Measurement]] = {}
+    for m in sorted(_longest_single_streams(style.measured(rows, "decode_throughput")), key=lambda m: -m.value):
+        panels.setdefault((m.model, m.precision), []).append(m)
+    panels = dict(sorted(panels.items(), key=lambda item: -len(item[1])))  # the comparison first, lone rows after
     roofs = {(m.model, m.precision): m for m in rows if m.metric == "roofline"}
-    figure = style.new_figure(len(taken) * 0.5 + 1.5)
-    ax = figure.subplots()
-    top = max([m.value for m in taken] + [r.value for m in taken if (r := roofs.get((m.model, m.precision)))])
-    for y, m in enumerate(taken):
-        roof = roofs.get((m.model, m.precision))
-        _draw_against_roof(ax, y, m, roof, top)
-    ax.set_yticks(range(len(taken)), [_name(m) for m in taken])
-    _finish(ax, len(taken), top, "decode_throughput", room=1.7)
-    style.title(ax, "Decode of one stream and its roofline")
-    style.caption(figure, taken, *_roof_notes(taken, roofs))
+    heights = [len(panel) * 0.5 + 0.9 for panel in panels.values()]
+    figure = style.new_figure(sum(heights) + 0.5)
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, (key, panel) in zip(axes, panels.items(), strict=True):
+        _draw_under_roof(ax, panel, roofs.get(key))
+        where = " ".join(part for part in key if part)
+        style.title(ax, f"Decode of one stream and its roofline: {where}")
+    drawn = [m for panel in panels.values() for m in panel]
+    style.caption(figure, drawn, *_roof_notes(drawn, roofs))
     return figure
+
+
+def _draw_under_roof(ax: Axes, panel: Sequence[Measurement], roof: Measurement | None) -> None:
+    """Bars of one model and precision, and their common roof as a line through all of them."""
+    top = max([m.value + style.error_bar(m)[1] for m in panel] + ([roof.value] if roof else []))
+    for y, m in enumerate(panel):
+        low, high = style.error_bar(m)
+        if (roof is not None and m.value > roof.value) or "above-roofline" in m.flags:
+            ax.barh(y, m.value, height=0.5, facecolor="white", edgecolor=style.WARNING, hatch="////", linewidth=1.4)
+            text, colour = f"{style.number(m.value)}: ABOVE ITS ROOF, not plain decode", style.WARNING
+        else:
+            ax.barh(y, m.value, height=0.5, color=style.engine_colour(m.engine))
+            share = f", {_percent(m.value / roof.value)} of the roof" if roof else ""
+            text, colour = f"{style.number(m.value)}{share}", style.INK
+        ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
+        others = f", {', '.join(flag for flag in m.flags if flag != 'above-roofline')}".rstrip(", ")
+        note = ax.annotate(
+            plain(f"{text}\n{style.evidence(m)}{others}"),
+            (m.value + high, y),
+            (7, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=colour,
+        )
+        note.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})  # the roof line may pass behind the text
+    ax.set_yticks(range(len(panel)), [plain(fill(style.engine_title(m.engine), LABEL_CHARACTERS)) for m in panel])
+    _finish(ax, len(panel), top, "decode_throughput", room=1.55)
+    if roof:
+        ax.axvline(roof.value, color=style.INK, linewidth=2.5)
+        ax.annotate(f"roof {style.number(roof.value)}", (roof.value, 1), (5, -2), fontsize=8, va="top",
+                    xycoords=("data", "axes fraction"), textcoords="offset points", color=style.INK)  # fmt: skip
+    else:
+        ax.annotate("no roofline for this model and precision", (1, 1), fontsize=8, ha="right", va="top",
+                    xycoords="axes fraction", color=style.MUTED)  # fmt: skip
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}"
 
 
 def _longest_single_streams(rows: Sequence[Measurement]) -> list[Measurement]:
@@ -146,44 +185,6 @@ def _pooled(rows: Sequence[Measurement]) -> list[Measurement]:
         )
         for group in groups.values()
     ]
-
-
-def _name(m: Measurement) -> str:
-    return plain(f"{style.engine_title(m.engine)} {m.precision}".strip())
-
-
-def _draw_against_roof(ax: Axes, y: int, m: Measurement, roof: Measurement | None, top: float) -> None:
-    above = (roof is not None and m.value > roof.value) or "above-roofline" in m.flags
-    low, high = style.error_bar(m)
-    end = max(m.value + high, roof.value if roof else 0)
-    if above:
-        ax.barh(y, m.value, height=0.5, facecolor="white", edgecolor=style.WARNING, hatch="////", linewidth=1.4)
-        text, colour = f"{style.number(m.value)}: ABOVE ITS ROOF, not plain decode", style.WARNING
-    else:
-        ax.barh(y, m.value, height=0.5, color=style.engine_colour(m.engine))
-        share = f", {m.value / roof.value:.0%} of the roof" if roof else ", no roofline for this model and precision"
-        text, colour = f"{style.number(m.value)}{share}", style.INK
-    ax.errorbar(m.value, y, xerr=[[low], [high]], fmt="none", ecolor=style.INK, capsize=3, linewidth=1)
-    if roof:
-        ax.plot([roof.value, roof.value], [y - 0.4, y + 0.4], color=style.INK, linewidth=2.5, solid_capstyle="butt")
-        ax.annotate(
-            f"roof {style.number(roof.value)}",
-            (roof.value, y - 0.4),
-            (3, 1),
-            textcoords="offset points",
-            fontsize=7,
-            color=style.INK,
-            va="top",
-        )
-    ax.annotate(
-        f"{text}\n{style.evidence(m)}",
-        (end, y),
-        (7, -3 if roof else 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8,
-        color=colour,
-    )
 
 
 def _roof_notes(taken: Sequence[Measurement], roofs: dict[tuple[str, str], Measurement]) -> list[str]:

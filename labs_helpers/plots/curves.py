@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Literal
 
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 
 from labs_helpers.errors import LabsError
 from labs_helpers.plots import style
@@ -13,6 +14,10 @@ from labs_helpers.plots.style import LabFigure
 from labs_helpers.results import METRICS, Measurement
 
 Variable = Literal["concurrency", "request_rate", "prompt_tokens", "output_tokens"]
+LINE_STYLES = ("-", "--", ":", "-.")
+"""Of one engine, whose colour is fixed: its precisions or workloads."""
+WIDE = 30
+"""From this ratio of the largest to the smallest latency on, the axis is logarithmic."""
 VARIABLES: dict[str, str] = {
     "concurrency": "Concurrency (streams in flight)",
     "request_rate": "Request rate (requests/s)",
@@ -101,10 +106,12 @@ def latency_throughput(
             )
     ax.margins(x=0.1)
     ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    latencies = [slow[_run(m)].value for _, points in series for m in points]
+    wide = min(latencies) > 0 and max(latencies) / min(latencies) > WIDE
+    ax.set_yscale("log") if wide else ax.set_ylim(bottom=0)
     ax.xaxis.set_major_formatter(style.THOUSANDS)
     ax.set_xlabel(style.axis_label(throughput), fontsize=9, color=style.INK)
-    ax.set_ylabel(style.axis_label(latency), fontsize=9, color=style.INK)
+    ax.set_ylabel(style.axis_label(latency) + (", log scale" if wide else ""), fontsize=9, color=style.INK)
     ax.yaxis.set_major_formatter(style.THOUSANDS)
     style.clean_axes(ax, grid="y")
     style.title(ax, "What throughput costs in latency (better: down and to the right)")
@@ -153,12 +160,16 @@ def _line(
     counts = [m.n for m in evidence]
     n = f"n={counts[0]}" if len(set(counts)) == 1 else "n=" + ", ".join(map(str, counts))
     flags = sorted({flag for m in evidence for flag in m.flags})
+    colour = style.engine_colour(evidence[0].engine)
+    lines = (c.lines[0] for c in ax.containers if isinstance(c, ErrorbarContainer))
+    same_engine = sum(line.get_color() == colour for line in lines)
     ax.errorbar(
         x,
         y,
         yerr=[low, high],
-        color=style.engine_colour(evidence[0].engine),
+        color=colour,
         linewidth=1.8,
+        linestyle=LINE_STYLES[same_engine % len(LINE_STYLES)],
         capsize=3,
         elinewidth=1,
         marker=style.MARKERS[index % len(style.MARKERS)],
