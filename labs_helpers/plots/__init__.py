@@ -7,10 +7,11 @@ never share an axis with measurements. Every function returns a `matplotlib` Fig
 
 from __future__ import annotations
 
-from labs_helpers.plots.bars import bars, decode_vs_roofline, references, startup_and_memory
+from labs_helpers.plots.bars import bars, references, startup_and_memory
 from labs_helpers.plots.curves import latency_throughput, lines
 from labs_helpers.plots.decisions import decision_matrix
 from labs_helpers.plots.request import timeline
+from labs_helpers.plots.roof import decode_vs_roofline
 from labs_helpers.plots.style import LabFigure, engine_colour
 from labs_helpers.plots.witnesses import witness_table
 

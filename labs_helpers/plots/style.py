@@ -36,6 +36,8 @@ COLOURS = {
 }
 SPARE_COLOURS = ("#56B4E9", "#8c6d1f", "#6a4c93", "#3d5a80", "#9c3848")
 TITLES = {"vllm": "vLLM", "sglang": "SGLang", "tensorrtllm": "TensorRT-LLM", "ollama": "Ollama", "nim": "NIM"}
+LABEL_CHARACTERS = 26
+"""Longer names of rows are folded."""
 THOUSANDS = StrMethodFormatter("{x:,g}")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 
@@ -155,6 +157,16 @@ def clean_axes(ax: Axes, grid: str) -> None:
     ax.grid(axis="x" if grid == "x" else "y", color=GRID, linewidth=0.8)
     ax.set_axisbelow(True)
     ax.tick_params(labelsize=9, colors=INK, length=0 if grid == "x" else 3)
+
+
+def finish_bars(ax: Axes, rows: int, top: float, metric: str, room: float = 1.5) -> None:
+    """Axes of a bar chart with `rows` rows; `room` is the width over the largest value, for the texts beside bars."""
+    clean_axes(ax, grid="x")
+    ax.set_xlim(0, (top or 1) * room)
+    ax.set_ylim(rows - 0.4, -0.6)
+    ax.locator_params(axis="x", nbins=5)
+    ax.xaxis.set_major_formatter(THOUSANDS)
+    ax.set_xlabel(axis_label(metric), fontsize=9, color=INK)
 
 
 def caption(figure: Figure, rows: Sequence[Measurement], *notes: str) -> None:
