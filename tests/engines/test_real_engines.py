@@ -78,8 +78,14 @@ def complete(server: Server, prompt: Any, *, chat: bool = False, **more: Any) ->
 
 
 def stream(server: Server, prompt: Any, **more: Any) -> list[Any]:
-    body = {"model": server.model.name, "prompt": prompt, "temperature": 0, "stream": True,
-            "stream_options": {"include_usage": True}, **more}  # fmt: skip
+    body = {
+        "model": server.model.name,
+        "prompt": prompt,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        **more,
+    }
     status, text = ports.post(port_of(server), "/v1/completions", body)
     assert status == 200, text
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line.strip()]
