@@ -81,6 +81,48 @@ def lab(
 
 
 @app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="folder (one entry per student), zip, or a single notebook")],
+    out: Annotated[Path, typer.Option(help="Folder for gradebook, feedback and state.")] = ROOT / "grades",
+    jobs: Annotated[int, typer.Option(min=1, max=256, help="submissions at a time; engine labs take turns")] = 1,
+    only: Annotated[list[str] | None, typer.Option(help="only this lab")] = None,
+    scale: Annotated[str, typer.Option(help="quick or full")] = "quick",
+    deadline: Annotated[str | None, typer.Option(help="ISO 8601, e.g. 2026-11-30T23:59+01:00")] = None,
+    late_penalty: Annotated[float, typer.Option(min=0, max=100, help="percent off per day begun")] = 0.0,
+    cases: Annotated[Path | None, typer.Option(help="folder of hidden cases outside the repository")] = None,
+    rubrics: Annotated[Path | None, typer.Option(help="folder of rubrics outside the repository")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="Run without bubblewrap: every submission is trusted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be graded.")] = False,
+    ray: Annotated[str | None, typer.Option(help="address of a Ray cluster, e.g. auto or ray://HOST:10001")] = None,
+) -> None:
+    """Instructors: grade submissions in isolation; gradebook, feedback pages, JUnit."""
+    from labs_helpers import lab as lab_module
+    from labs_helpers.grading import batch, submission
+    from labs_helpers.grading.gradebook import Policy
+
+    lab_module.validate_parameters({"scale": scale})
+    due = submission.parse_moment(deadline, "--deadline") if deadline else None
+    options = batch.Options(out=out, jobs=jobs, only=tuple(only or ()), scale=scale, trust=trust, cases=cases,
+                            rubrics=rubrics, policy=Policy(due, late_penalty), dry_run=dry_run, ray=ray)
+    batch.grade(submissions, options, lambda line: print(line, flush=True))
+
+
+@app.command()
+def check(
+    lab: Annotated[str, typer.Argument(help="e.g. 3.3.1")],
+    notebook: Annotated[Path | None, typer.Argument(help="your notebook; the course's own when not named")] = None,
+) -> None:
+    """Students: your exercises against the visible cases, the way grading runs them."""
+    from labs_helpers import syllabus
+    from labs_helpers.grading import check as module
+    from labs_helpers.grading import rubric
+
+    scored = module.check(rubric.load(syllabus.find(lab)), notebook)
+    print("\n".join(module.lines(scored)))
+    raise typer.Exit(0 if all(s.status == "passed" for s in scored) else 1)
+
+
+@app.command()
 def doctor(as_json: Json = False) -> None:
     """What this machine can run, what is missing, and how to fix it."""
     from labs_helpers import doctor as module

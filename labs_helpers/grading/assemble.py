@@ -190,7 +190,8 @@ def helpers_only(source: str) -> str:
 def _constant(node: ast.stmt) -> bool:
     """An assignment that calls nothing."""
     return isinstance(node, ast.Assign | ast.AnnAssign) and not any(
-        isinstance(part, ast.Call | ast.Await) for part in ast.walk(node))
+        isinstance(part, ast.Call | ast.Await) for part in ast.walk(node)
+    )
 
 
 def _walk(source: str, top: bool = False) -> Iterator[ast.AST]:
@@ -203,8 +204,9 @@ def _walk(source: str, top: bool = False) -> Iterator[ast.AST]:
 
 def _single(node: ast.Import | ast.ImportFrom) -> Iterator[ast.Import | ast.ImportFrom]:
     for alias in node.names:
-        yield (ast.Import([alias]) if isinstance(node, ast.Import)
-               else ast.ImportFrom(node.module, [alias], node.level))
+        yield (
+            ast.Import([alias]) if isinstance(node, ast.Import) else ast.ImportFrom(node.module, [alias], node.level)
+        )
 
 
 def _bound(node: ast.Import | ast.ImportFrom) -> str:

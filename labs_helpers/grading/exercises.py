@@ -49,19 +49,24 @@ class ExerciseScore:
 
 def score(lab: GradedLab, assembled: Assembled, pristine: Any, isolation: Isolation, view: View) -> list[ExerciseScore]:
     """Score every exercise the rubric gives points for."""
-    return [_score_one(lab, name, most, assembled, pristine, isolation, view)
-            for name, most in lab.rubric.exercises.items()]
+    return [
+        _score_one(lab, name, most, assembled, pristine, isolation, view) for name, most in lab.rubric.exercises.items()
+    ]
 
 
-def _score_one(lab: GradedLab, name: str, most: float, assembled: Assembled, pristine: Any, isolation: Isolation,
-               view: View) -> ExerciseScore:
+def _score_one(
+    lab: GradedLab, name: str, most: float, assembled: Assembled, pristine: Any, isolation: Isolation, view: View
+) -> ExerciseScore:
     source = assembled.exercises.get(name)
     if source is None:
         return ExerciseScore(name, 0, most, "missing", "the exercise cell is missing")
     target = _target(pristine, name)
     if target not in definitions(source):
-        why = "the cell cannot be parsed: " + _syntax_error(source) if _syntax_error(source) else (
-            f"the cell does not define {target}")
+        why = (
+            "the cell cannot be parsed: " + _syntax_error(source)
+            if _syntax_error(source)
+            else (f"the cell does not define {target}")
+        )
         return ExerciseScore(name, 0, most, "failed", why)
     cases = lab.cases(name)
     asked = Asked(lab, assembled, pristine, isolation, view, name, source, target)
@@ -70,8 +75,9 @@ def _score_one(lab: GradedLab, name: str, most: float, assembled: Assembled, pri
     return _total(name, most, results, outcomes, trouble)
 
 
-def _total(name: str, most: float, results: list[CaseResult], outcomes: Sequence[Outcome],
-           trouble: str) -> ExerciseScore:
+def _total(
+    name: str, most: float, results: list[CaseResult], outcomes: Sequence[Outcome], trouble: str
+) -> ExerciseScore:
     survivable = not trouble
     if outcomes and all(o.is_open for o in outcomes):
         return ExerciseScore(name, 0, most, "open", "not started: it still returns `...`", tuple(results), survivable)
@@ -81,10 +87,12 @@ def _total(name: str, most: float, results: list[CaseResult], outcomes: Sequence
         results = [CaseResult(r.name, r.hidden, False, r.message or "raises on every case") for r in results]
         passed = 0
     status: Literal["passed", "partial", "failed"] = (
-        "passed" if passed == len(results) else "partial" if passed else "failed")
+        "passed" if passed == len(results) else "partial" if passed else "failed"
+    )
     reason = trouble or f"{passed} of {len(results)} cases"
-    return ExerciseScore(name, round(most * passed / max(len(results), 1), 2), most, status, reason, tuple(results),
-                         survivable)
+    return ExerciseScore(
+        name, round(most * passed / max(len(results), 1), 2), most, status, reason, tuple(results), survivable
+    )
 
 
 def _judge(case: Case, hidden: bool, outcome: Outcome) -> CaseResult:
@@ -146,8 +154,12 @@ class Asked:
             "cases": [[i, list(case.args), case.trace] for i, case in cases],
         }
         view = View(self.view.folders, self.view.placeholders, environment=self.view.environment, cwd=Path(HOME))
-        done = self.isolation.run(program("ask"), stdin=json.dumps(job).encode(), view=view,
-                                  limits=self.lab.rubric.limits.exercise(len(cases)))
+        done = self.isolation.run(
+            program("ask"),
+            stdin=json.dumps(job).encode(),
+            view=view,
+            limits=self.lab.rubric.limits.exercise(len(cases)),
+        )
         late = f"a case took longer than {self.lab.rubric.limits.case_s:g} s"
         return list(_rows(done.stdout)), done.stopped or (late if done.returncode == 128 + signal.SIGALRM else "")
 
@@ -165,8 +177,12 @@ def _rows(text: bytes) -> list[dict[str, Any]]:
 
 
 def _outcome(row: dict[str, Any]) -> Outcome:
-    return Outcome(value=row.get("value"), error=str(row.get("error") or ""), message=str(row.get("message") or "")[:300],
-                   is_open=row.get("is_open") is True)
+    return Outcome(
+        value=row.get("value"),
+        error=str(row.get("error") or ""),
+        message=str(row.get("message") or "")[:300],
+        is_open=row.get("is_open") is True,
+    )
 
 
 def _target(pristine: Any, name: str) -> str:

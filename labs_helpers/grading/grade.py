@@ -49,19 +49,33 @@ class Run:
         """The result file as handed back, with the grader's own times."""
         text, written, ended = (self.answer.get(k) for k in ("result", "result_mtime", "last_cell_end"))
         finished = self.finished.finished_at
-        return Claim(text if isinstance(text, str) else None, _number(written),
-                     min(_number(ended) or 0.0, finished), self.finished.started_at, finished)
+        return Claim(
+            text if isinstance(text, str) else None,
+            _number(written),
+            min(_number(ended) or 0.0, finished),
+            self.finished.started_at,
+            finished,
+        )
 
 
-def grade(lab: GradedLab, student: Student, path: Path, *, isolation: Isolation, scale: str, key: str = "",
-          submitted_at: str = "", turn: Turn | None = None) -> tuple[Grade, Any]:
+def grade(
+    lab: GradedLab,
+    student: Student,
+    path: Path,
+    *,
+    isolation: Isolation,
+    scale: str,
+    key: str = "",
+    submitted_at: str = "",
+    turn: Turn | None = None,
+) -> tuple[Grade, Any]:
     """Grade a submission. Whatever it does becomes a reason in the grade, never an exception.
 
     Returns:
         the grade, and the executed notebook (the assembled one when it did not run) for the feedback page.
     """
     started = time.monotonic()
-    common: dict[str, Any] = {"student": student, "lab": lab.id, "key": key, "submitted_at": submitted_at}
+    common: dict[str, Any] = {"student": student, "key": key, "submitted_at": submitted_at}
     try:
         submitted = read_notebook(path)
     except Rejected as error:
@@ -78,27 +92,56 @@ def grade(lab: GradedLab, student: Student, path: Path, *, isolation: Isolation,
         run, observer = run_notebook(lab, assembled, isolation, view, scale)
         engine_s = time.monotonic() - began if lab.uses_engines else 0.0
     figures, believed = measurements.score(lab, run.claim(), observer.evidence(), roof.of(lab))
-    notes = [*assembled.notes, *(f"{n} was left out of the measuring run: calling it ended its process" for n in deadly)]
+    notes = [
+        *assembled.notes,
+        *(f"{n} was left out of the measuring run: calling it ended its process" for n in deadly),
+    ]
     if run.cell_error:
         notes.append(f"a cell of the notebook failed: {run.cell_error}")
-    items = (*_exercise_items(scored), *(Item(kind="measurement", name=f.name, points=f.points, most=f.most,
-             status="met" if f.points else "missing", reason=f.reason) for f in figures), *_questions(lab, assembled))
-    found = Grade(**common, items=items, reason=run.trouble, notes=tuple(notes), result=believed,
-                  answers=dict(assembled.answers), seconds=round(time.monotonic() - started, 2),
-                  engine_seconds=round(engine_s, 2))
+    items = (
+        *_exercise_items(scored),
+        *(
+            Item(
+                kind="measurement",
+                name=f.name,
+                points=f.points,
+                most=f.most,
+                status="met" if f.points else "missing",
+                reason=f.reason,
+            )
+            for f in figures
+        ),
+        *_questions(lab, assembled),
+    )
+    found = Grade(
+        **common,
+        lab=lab.id,
+        items=items,
+        reason=run.trouble,
+        notes=tuple(notes),
+        result=believed,
+        answers=dict(assembled.answers),
+        seconds=round(time.monotonic() - started, 2),
+        engine_seconds=round(engine_s, 2),
+    )
     return found, executed_notebook(run, assembled)
 
 
 def rejected(lab: GradedLab, why: str, **common: Any) -> Grade:
     """A row with a reason and no points, for a submission in which there is nothing to grade."""
-    items = (*(Item(kind="exercise", name=n, points=0, most=p, status="missing") for n, p in lab.rubric.exercises.items()),
-             *(Item(kind="measurement", name=m.metric, points=0, most=m.points, status="missing")
-               for m in lab.rubric.measurements))
-    return Grade(**common, items=items, status="rejected", reason=why)
+    items = (
+        *(Item(kind="exercise", name=n, points=0, most=p, status="missing") for n, p in lab.rubric.exercises.items()),
+        *(
+            Item(kind="measurement", name=m.metric, points=0, most=m.points, status="missing")
+            for m in lab.rubric.measurements
+        ),
+    )
+    return Grade(**common, lab=lab.id, items=items, status="rejected", reason=why)
 
 
-def run_notebook(lab: GradedLab, assembled: Assembled, isolation: Isolation, view: View,
-                 scale: str) -> tuple[Run, Observer]:
+def run_notebook(
+    lab: GradedLab, assembled: Assembled, isolation: Isolation, view: View, scale: str
+) -> tuple[Run, Observer]:
     """Run the assembled notebook in isolation with the observer beside it."""
     limits = lab.rubric.limits
     cwd = str(lab.entry.student.parent)
@@ -113,8 +156,13 @@ def run_notebook(lab: GradedLab, assembled: Assembled, isolation: Isolation, vie
         "output_bytes": limits.output_mib << 20,
     }
     observer = Observer(lab.witnesses, (*view.folders, *view.within), trusted=isolation.trusted)
-    finished = isolation.run(program("run_notebook"), stdin=json.dumps(job).encode(), limits=limits.notebook(),
-                             view=view, observer=observer.watch)
+    finished = isolation.run(
+        program("run_notebook"),
+        stdin=json.dumps(job).encode(),
+        limits=limits.notebook(),
+        view=view,
+        observer=observer.watch,
+    )
     try:
         answer = json.loads(finished.stdout)
     except (ValueError, RecursionError):
@@ -136,10 +184,13 @@ def executed_notebook(run: Run, assembled: Assembled) -> Any:
 
 def _exercise_items(scored: list[exercises.ExerciseScore]) -> Iterator[Item]:
     for s in scored:
-        rows = tuple(CaseRow(name=c.name, hidden=c.hidden, passed=c.passed, message="" if c.hidden else c.message)
-                     for c in s.cases)
-        yield Item(kind="exercise", name=s.name, points=s.points, most=s.most, status=s.status, reason=s.reason,
-                   cases=rows)
+        rows = tuple(
+            CaseRow(name=c.name, hidden=c.hidden, passed=c.passed, message="" if c.hidden else c.message)
+            for c in s.cases
+        )
+        yield Item(
+            kind="exercise", name=s.name, points=s.points, most=s.most, status=s.status, reason=s.reason, cases=rows
+        )
 
 
 def _questions(lab: GradedLab, assembled: Assembled) -> Iterator[Item]:

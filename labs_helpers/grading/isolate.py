@@ -55,6 +55,7 @@ class View:
     """Read-only paths that lie inside a writable one."""
     environment: Mapping[str, str] = field(default_factory=dict)
     cwd: Path | None = None
+    """Where the program stands: private, empty and writable."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +99,26 @@ class Isolation:
 
     def __init__(self, *, trusted: bool = False) -> None:
         self.trusted = trusted
-        self._uids = threading.Semaphore()
+        self._lock = threading.Lock()
         self._next_uid = 0
+        self._alive: dict[int, Group] = {}
+        self._stopped = False
 
-    def run(self, argv: Sequence[str], *, stdin: bytes, limits: Limits, view: View,
-            observer: Callable[[Group], contextlib.AbstractContextManager[object]] | None = None) -> Finished:
+    def stop(self) -> None:
+        """End every run now, and let no new one live: for Ctrl-C."""
+        self._stopped = True
+        for group in list(self._alive.values()):
+            group.kill()
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: bytes,
+        limits: Limits,
+        view: View,
+        observer: Callable[[Group], contextlib.AbstractContextManager[object]] | None = None,
+    ) -> Finished:
         """Run one program to its end or to a limit. Never raises for what the program does.
 
         Args:
@@ -119,25 +135,38 @@ class Isolation:
             command, fds, info = self._command(stack, argv, limits, view)
             started = time.time()
             process = subprocess.Popen(
-                command.argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=command.env,
-                pass_fds=fds, process_group=0, cwd=command.cwd, close_fds=True)
+                command.argv,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=command.env,
+                pass_fds=fds,
+                process_group=0,
+                cwd=command.cwd,
+                close_fds=True,
+            )
             for fd in fds:
                 os.close(fd)
             group = command.group or self._group(process, info)
             watch = Watch(process, group, limits)
+            self._alive[process.pid] = group
             try:
+                if self._stopped:
+                    process.kill()
                 with (observer or _nobody)(group):
                     stdout, stderr = watch.until_end(stdin)
             finally:
                 process.kill()
                 left = group.kill()
                 process.wait()
+                self._alive.pop(process.pid, None)
             return Finished(stdout, stderr, process.returncode, watch.stopped, started, time.time(), tuple(left))
 
     # -- bubblewrap --------------------------------------------------------------------------------------------------
 
-    def _command(self, stack: contextlib.ExitStack, argv: Sequence[str], limits: Limits,
-                 view: View) -> tuple[_Command, list[int], int]:
+    def _command(
+        self, stack: contextlib.ExitStack, argv: Sequence[str], limits: Limits, view: View
+    ) -> tuple[_Command, list[int], int]:
         if self.trusted:
             return self._plain(stack, argv, limits, view), [], -1
         info_read, info_write = os.pipe()
@@ -147,15 +176,50 @@ class Isolation:
         os.close(filter_write)
         root = os.geteuid() == 0
         uid = self._uid() if root else None
-        rights = (["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add",
-                   "CAP_SETPCAP", "--cap-add", "CAP_SYS_RESOURCE"] if root
-                  else ["--unshare-user", "--uid", str(USER_UID), "--gid", str(USER_UID)])
-        entry = [sys.executable, "-I", "-S", "/grader/enter.py",
-                 json.dumps({"uid": uid, "limits": limits.for_one_process()})]
-        wrap = ["bwrap", *rights, "--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts",
-                "--unshare-cgroup-try", "--hostname", "grader", "--die-with-parent", "--new-session",
-                "--info-fd", str(info_write), "--seccomp", str(filter_read), "--clearenv",
-                *_variables({**_environment(HOME), **view.environment}), *_mounts(view, limits), "--"]
+        rights = (
+            [
+                "--cap-drop",
+                "ALL",
+                "--cap-add",
+                "CAP_SETUID",
+                "--cap-add",
+                "CAP_SETGID",
+                "--cap-add",
+                "CAP_SETPCAP",
+                "--cap-add",
+                "CAP_SYS_RESOURCE",
+            ]
+            if root
+            else ["--unshare-user", "--uid", str(USER_UID), "--gid", str(USER_UID)]
+        )
+        entry = [
+            sys.executable,
+            "-I",
+            "-S",
+            "/grader/enter.py",
+            json.dumps({"uid": uid, "limits": limits.for_one_process()}),
+        ]
+        wrap = [
+            "bwrap",
+            *rights,
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-net",
+            "--unshare-uts",
+            "--unshare-cgroup-try",
+            "--hostname",
+            "grader",
+            "--die-with-parent",
+            "--new-session",
+            "--info-fd",
+            str(info_write),
+            "--seccomp",
+            str(filter_read),
+            "--clearenv",
+            *_variables({**_environment(HOME), **view.environment}),
+            *_mounts(view, limits),
+            "--",
+        ]
         return _Command([*wrap, *entry, *argv], {}, None), [info_write, filter_read], info_read
 
     def _group(self, process: subprocess.Popen[bytes], info: int) -> Group:
@@ -166,11 +230,13 @@ class Isolation:
             return Group(namespace=namespace_of(json.loads(text)["child-pid"]))
         except (ValueError, KeyError, OSError):
             _, stderr = process.communicate()
-            raise LabsError("bubblewrap could not build the sandbox: " + stderr.decode(errors="replace").strip()[-500:],
-                            "see 'When the sandbox does not start' in docs/INSTRUCTORS.md") from None
+            raise LabsError(
+                "bubblewrap could not build the sandbox: " + stderr.decode(errors="replace").strip()[-500:],
+                "see 'When the sandbox does not start' in docs/INSTRUCTORS.md",
+            ) from None
 
     def _uid(self) -> int:
-        with self._uids:
+        with self._lock:
             self._next_uid += 1
             return FIRST_UID + (os.getpid() % 1000) * 100 + self._next_uid % 100
 
@@ -181,8 +247,13 @@ class Isolation:
         mark = uuid.uuid4().hex
         environment = {**_environment(home), **view.environment, MARK: mark, "PATH": os.environ.get("PATH", "")}
         argv = [part.replace("/grader/", f"{INSIDE}/").replace(HOME, home) for part in argv]
-        entry = [sys.executable, "-I", "-S", str(INSIDE / "enter.py"),
-                 json.dumps({"uid": None, "limits": limits.for_one_process()})]
+        entry = [
+            sys.executable,
+            "-I",
+            "-S",
+            str(INSIDE / "enter.py"),
+            json.dumps({"uid": None, "limits": limits.for_one_process()}),
+        ]
         cwd = view.cwd if view.cwd and view.cwd.exists() else Path(home)
         return _Command([*entry, *argv], environment, Group(mark=mark), cwd)
 
@@ -201,9 +272,18 @@ def _nobody(_group: Group) -> Iterator[None]:
 
 
 def _environment(home: str) -> dict[str, str]:
-    return {"HOME": home, "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
-            "USER": "student", "LOGNAME": "student", "PYTHONNOUSERSITE": "1", "HF_HUB_OFFLINE": "1",
-            "DO_NOT_TRACK": "1", "TERM": "dumb", "IPYTHONDIR": f"{home}/.ipython"}
+    return {
+        "HOME": home,
+        "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+        "USER": "student",
+        "LOGNAME": "student",
+        "PYTHONNOUSERSITE": "1",
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "TERM": "dumb",
+        "IPYTHONDIR": f"{home}/.ipython",
+    }
 
 
 def _variables(values: Mapping[str, str]) -> list[str]:
@@ -223,15 +303,30 @@ def _mounts(view: View, limits: Limits) -> list[str]:
             mounts += ["--symlink", str(Path(path).readlink()), path]
         else:
             mounts += ["--ro-bind-try", path, path]
-    mounts += ["--proc", "/proc", "--dev", "/dev", *private("/dev/shm"), "--remount-ro", "/dev",
-               *private("/tmp"), *_parents([Path(HOME)]), *private(HOME), "--ro-bind", str(INSIDE), "/grader",
-               *_parents([*view.folders, *view.placeholders, *view.writable, *([view.cwd / "x"] if view.cwd else [])]),
-               *read_only(view.folders)]
-    for path in view.placeholders:
-        mounts += ["--ro-bind", "/dev/null", str(path)]
-    for path in view.writable:
-        mounts += private(str(path))
+    mounts += [
+        "--proc",
+        "/proc",
+        "--dev",
+        "/dev",
+        *private("/dev/shm"),  # noqa: S108 (a private one)
+        "--remount-ro",
+        "/dev",
+        *private("/tmp"),  # noqa: S108 (a private one)
+        *_parents([Path(HOME)]),
+        *private(HOME),
+        "--ro-bind",
+        str(INSIDE),
+        "/grader",
+        *_parents([*view.folders, *view.placeholders, *view.writable, *([view.cwd / "x"] if view.cwd else [])]),
+        *read_only(view.folders),
+    ]
+    for empty in view.placeholders:
+        mounts += ["--ro-bind", "/dev/null", str(empty)]
+    for folder in view.writable:
+        mounts += private(str(folder))
     mounts += [*_parents(view.within), *read_only(view.within)]
+    if view.cwd and view.cwd != Path(HOME):
+        mounts += private(str(view.cwd))
     return [*mounts, "--remount-ro", "/", "--chdir", str(view.cwd or HOME)]
 
 
@@ -254,20 +349,33 @@ def ready(report: Callable[[str], None] = lambda text: None, *, install: bool = 
     """
     if shutil.which("bwrap") is None and install and os.geteuid() == 0 and shutil.which("apt-get"):
         report("installing bubblewrap (Debian package)")
-        subprocess.run(["apt-get", "install", "-y", "--no-install-recommends", "bubblewrap"], check=False,
-                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
-                       env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"})
+        subprocess.run(
+            ["apt-get", "install", "-y", "--no-install-recommends", "bubblewrap"],
+            check=False,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
+        )
     if shutil.which("bwrap") is None:
-        raise LabsError("submissions run in bubblewrap, which is not installed here",
-                        "sudo apt-get install bubblewrap; or --trust, if you have read every submission and trust it")
+        raise LabsError(
+            "submissions run in bubblewrap, which is not installed here",
+            "sudo apt-get install bubblewrap; or --trust, if you have read every submission and trust it",
+        )
     isolation = Isolation()
     limits = Limits(wall_s=20, cpu_s=20, memory_bytes=1 << 30, processes=16)
-    probe = isolation.run([sys.executable, "-c", "import labs_helpers.exercises; print('in')"], stdin=b"",
-                          limits=limits, view=course_view())
+    probe = isolation.run(
+        [sys.executable, "-c", "import labs_helpers.exercises; print('in')"],
+        stdin=b"",
+        limits=limits,
+        view=course_view(),
+    )
     if probe.stdout.strip() != b"in":
         why = (probe.stopped or probe.stderr.strip() or f"exit code {probe.returncode}")[-500:]
-        raise LabsError(f"bubblewrap is installed but a program inside it cannot run: {why}",
-                        "see 'When the sandbox does not start' in docs/INSTRUCTORS.md")
+        raise LabsError(
+            f"bubblewrap is installed but a program inside it cannot run: {why}",
+            "see 'When the sandbox does not start' in docs/INSTRUCTORS.md",
+        )
     return isolation
 
 

@@ -9,6 +9,7 @@ from labs_helpers.grading.isolate import View, course_view
 from labs_helpers.grading.rubric import GradedLab
 from labs_helpers.paths import cache_dir
 
+
 def notebook_view(lab: GradedLab) -> View:
     """The course's library, and for a lab with engines their environments and models: read-only.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from labs_helpers.grading.witness import Evidence, Seen
 from labs_helpers.results import LabResult, Measurement
 
 CLOCK_SLACK_S = 2.0
+WRITE_SLACK_S = 0.25
 Roof = Callable[[str, str], float | None]
 """(engine, precision) -> tokens per second that one stream cannot exceed here, None where nothing is known."""
 
@@ -39,15 +41,18 @@ class MeasurementScore:
     reason: str
 
 
-def score(lab: GradedLab, claim: Claim, evidence: Evidence, roof: Roof) -> tuple[list[MeasurementScore], LabResult | None]:
+def score(
+    lab: GradedLab, claim: Claim, evidence: Evidence, roof: Roof
+) -> tuple[list[MeasurementScore], LabResult | None]:
     """Points for every required measurement, and the result with only the figures that were believed."""
     wanted = lab.rubric.measurements
     result, why = accept(lab.id, claim)
     if result is None:
         return [MeasurementScore(_name(m.metric, m.args), 0, m.points, why) for m in wanted], None
     doubts = examine(result, evidence, lab.rubric.plausibility, roof, claim.finished_at - claim.started_at)
-    believed = result.model_copy(update={
-        "measurements": [m for i, m in enumerate(result.measurements) if i not in doubts]})
+    believed = result.model_copy(
+        update={"measurements": [m for i, m in enumerate(result.measurements) if i not in doubts]}
+    )
     scores = []
     for rule in wanted:
         bad = list(dict.fromkeys(why for i, why in doubts.items() if result.measurements[i].metric == rule.metric))
@@ -73,7 +78,7 @@ def accept(lab_id: str, claim: Claim) -> tuple[LabResult | None, str]:
         return None, "what the notebook left is not a result file of this course"
     if result.lab != lab_id:
         return None, f"the result file is of lab {result.lab[:20]}"
-    if claim.written_at is None or claim.written_at > claim.last_cell_end + CLOCK_SLACK_S:
+    if claim.written_at is None or claim.written_at > claim.last_cell_end + WRITE_SLACK_S:
         return None, "the result file was written after the notebook had ended"
     if result.finished_at is None:
         return None, "the result file was never finished"
@@ -83,15 +88,14 @@ def accept(lab_id: str, claim: Claim) -> tuple[LabResult | None, str]:
     return result, ""
 
 
-def _stamp(moment: object) -> float:
+def _stamp(moment: datetime) -> float:
     try:
-        return moment.timestamp()  # type: ignore[attr-defined, no-any-return]
+        return moment.timestamp()
     except (OverflowError, ValueError, OSError):
         return math.inf
 
 
-def examine(result: LabResult, evidence: Evidence, limits: Plausibility, roof: Roof,
-            run_s: float) -> dict[int, str]:
+def examine(result: LabResult, evidence: Evidence, limits: Plausibility, roof: Roof, run_s: float) -> dict[int, str]:
     """Figures the grader does not believe: index of the measurement -> why. References are not judged."""
     doubts: dict[int, str] = {}
     for index, m in enumerate(result.measurements):
@@ -111,6 +115,8 @@ _ENGINELESS = frozenset({"memory"})
 def _doubt(m: Measurement, seen: Seen | None, limits: Plausibility, roof: Roof, run_s: float) -> str:
     if seen is None or not seen.answered:
         return f"no engine {m.engine!r} ran while this notebook ran"
+    if seen.unreadable:
+        return f"the counters of {m.engine} could not be read during the run"
     if m.value < 0:
         return f"{m.metric} of {m.engine} is negative"
     if m.unit in ("s", "ms") and m.value / (1000 if m.unit == "ms" else 1) > run_s:
@@ -123,22 +129,29 @@ def _doubt(m: Measurement, seen: Seen | None, limits: Plausibility, roof: Roof, 
         roof_tps = roof(m.engine, m.precision)
         if roof_tps and m.value > limits.roofline * roof_tps:
             return f"{m.value:.0f} tok/s of {m.engine} is above the roofline of {roof_tps:.0f} tok/s"
-    rates = {"output_throughput": ("generation_tokens", limits.generation_rate),
-             "decode_throughput": ("generation_tokens", limits.generation_rate),
-             "prefill_throughput": ("prompt_tokens", limits.prompt_rate)}
+    rates = {
+        "output_throughput": ("generation_tokens", limits.generation_rate),
+        "decode_throughput": ("generation_tokens", limits.generation_rate),
+        "prefill_throughput": ("prompt_tokens", limits.prompt_rate),
+    }
     if m.metric in rates and seen.counted:
         counter, times = rates[m.metric]
         peak = seen.peak_rate(counter)
         if peak and m.value > times * peak:
-            return (f"{m.metric} of {m.engine} was claimed as {m.value:.0f} tok/s; its own counter never grew "
-                    f"faster than {peak:.0f} tok/s")
+            return (
+                f"{m.metric} of {m.engine} was claimed as {m.value:.0f} tok/s; its own counter never grew "
+                f"faster than {peak:.0f} tok/s"
+            )
     return ""
 
 
 def _too_many_tokens(result: LabResult, engine: str, seen: Seen, limits: Plausibility) -> dict[int, str]:
     """More tokens claimed than the engine counted. One reading may be missing at the end of each server."""
-    rows = [i for i, m in enumerate(result.measurements)
-            if m.metric == "completion_tokens" and m.engine == engine and m.source == "measured"]
+    rows = [
+        i
+        for i, m in enumerate(result.measurements)
+        if m.metric == "completion_tokens" and m.engine == engine and m.source == "measured"
+    ]
     claimed = sum(result.measurements[i].value for i in rows)
     counted = seen.total("generation_tokens")
     slack = seen.peak_rate("generation_tokens") * 0.5 * len(seen.sightings)

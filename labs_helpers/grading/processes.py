@@ -92,7 +92,7 @@ def listeners(pids: Iterable[int]) -> dict[int, int]:
                     fields = line.split()
                     if fields[3] == "0A":
                         ports[f"socket:[{fields[9]}]"] = int(fields[1].rsplit(":", 1)[1], 16)
-    found = {}
+    found: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
             for entry in (PROC / str(pid) / "fd").iterdir():
@@ -128,7 +128,7 @@ def working_directory(pid: int) -> str:
 
 
 def _all() -> list[int]:
-    return [int(name) for name in os.listdir(PROC) if name.isdigit()]
+    return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
 
 
 def _stat(pid: int) -> list[str]:

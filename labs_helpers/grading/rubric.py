@@ -6,6 +6,7 @@ on top, and the total never exceeds 100.
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -42,9 +43,7 @@ class Measured(BaseModel):
 
     @model_validator(mode="after")
     def _known(self) -> Self:
-        if self.rule not in {"engines_measured", "concurrencies_measured", "witnessed"} and not (
-            self.rule.isidentifier() and hasattr(requirements, self.rule)
-        ):
+        if self.rule.startswith("_") or not hasattr(requirements, self.rule):
             raise ValueError(f"there is no rule {self.rule!r} in labs_helpers/syllabus/requirements.py")
         return self
 
@@ -54,10 +53,14 @@ class Plausibility(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    generation_rate: float = Field(2.0, gt=1, description="times the fastest growth of the engine's own counter")
-    prompt_rate: float = Field(6.0, gt=1, description="the same for prompt tokens, whose bursts are shorter")
-    tokens: float = Field(1.05, gt=1, description="times the engine's own total")
-    roofline: float = Field(1.5, gt=1, description="times the bandwidth measured by the grader / bytes per token")
+    generation_rate: float = Field(
+        default=2.0, gt=1, description="times the fastest growth of the engine's own counter"
+    )
+    prompt_rate: float = Field(default=6.0, gt=1, description="the same for prompt tokens, whose bursts are shorter")
+    tokens: float = Field(default=1.05, gt=1, description="times the engine's own total")
+    roofline: float = Field(
+        default=1.5, gt=1, description="times the bandwidth measured by the grader / bytes per token"
+    )
 
 
 class LabLimits(BaseModel):
@@ -78,14 +81,27 @@ class LabLimits(BaseModel):
     exercise_memory_mib: int = 1024
 
     def notebook(self) -> Limits:
-        return Limits(wall_s=self.wall_s + 30, cpu_s=self.cpu_s, memory_bytes=self.memory_mib << 20,
-                      processes=self.processes, file_bytes=self.file_mib << 20, disk_bytes=self.disk_mib << 20)
+        return Limits(
+            wall_s=self.wall_s + 30,
+            cpu_s=self.cpu_s,
+            memory_bytes=self.memory_mib << 20,
+            processes=self.processes,
+            file_bytes=self.file_mib << 20,
+            disk_bytes=self.disk_mib << 20,
+        )
 
     def exercise(self, cases: int) -> Limits:
         """A process that answers so many cases; the slowest case is stopped sooner than this."""
         wall = 15 + self.case_s * cases
-        return Limits(wall_s=wall, cpu_s=wall, memory_bytes=self.exercise_memory_mib << 20, processes=16,
-                      file_bytes=16 << 20, disk_bytes=64 << 20, answer_bytes=32 << 20)
+        return Limits(
+            wall_s=wall,
+            cpu_s=wall,
+            memory_bytes=self.exercise_memory_mib << 20,
+            processes=16,
+            file_bytes=16 << 20,
+            disk_bytes=64 << 20,
+            answer_bytes=32 << 20,
+        )
 
 
 class Rubric(BaseModel):
@@ -101,9 +117,8 @@ class Rubric(BaseModel):
     exercises: dict[str, float]
     measurements: list[Measured] = Field(default_factory=list)
     questions: dict[str, float] = Field(default_factory=dict)
-    plausibility: Plausibility = Plausibility.model_construct(generation_rate=2.0, prompt_rate=6.0, tokens=1.05,
-                                                              roofline=1.5)
-    limits: LabLimits = LabLimits()
+    plausibility: Plausibility = Field(default_factory=Plausibility)
+    limits: LabLimits = Field(default_factory=LabLimits)
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
@@ -127,9 +142,21 @@ class GradedLab:
     """Read-only folders the notebook needs besides the course's own."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
+    files: tuple[Path, ...] = ()
+    """Files the points depend on: the lab's visible and hidden cases."""
+
     @property
     def id(self) -> str:
         return self.entry.id
+
+    def fingerprint(self) -> str:
+        """A hash of the course notebook, the rubric and the cases."""
+        digest = hashlib.sha256(self.rubric.model_dump_json().encode())
+        for path in (self.entry.student, *self.files):
+            digest.update(path.read_bytes() if path.exists() else b"")
+        for name in self.rubric.exercises:
+            digest.update(repr([(c.name, c.args, c.trace, hidden) for c, hidden in self.cases(name)]).encode())
+        return digest.hexdigest()
 
     @property
     def uses_engines(self) -> bool:
@@ -138,7 +165,8 @@ class GradedLab:
     def cases(self, exercise: str) -> list[tuple[Case, bool]]:
         """All cases of an exercise, each with whether it is hidden; visible ones first."""
         return [(c, False) for c in self.spec.cases.get(exercise, ())] + [
-            (c, True) for c in self.hidden.get(exercise, ())]
+            (c, True) for c in self.hidden.get(exercise, ())
+        ]
 
 
 def load(entry: Entry, *, cases: Path | None = None, rubrics: Path | None = None) -> GradedLab:
@@ -156,12 +184,22 @@ def load(entry: Entry, *, cases: Path | None = None, rubrics: Path | None = None
 
     spec = entry.spec()
     rubric = read(_first(rubrics, HERE / "rubrics", f"{entry.stem}.toml"))
-    hidden = read_cases(_first(cases, HERE / "hidden", f"{entry.stem}.py"))
+    hidden_file = _first(cases, HERE / "hidden", f"{entry.stem}.py")
+    hidden = read_cases(hidden_file)
     for name in rubric.exercises:
         if name not in spec.cases:
-            raise LabsError(f"the rubric of lab {entry.id} gives points for {name!r}, which has no visible cases",
-                            f"add cases to labs_helpers/syllabus/{entry.stem}.py or mend the rubric")
-    return GradedLab(entry, spec, rubric, hidden, witnesses=registry.engines() if spec.engines else ())
+            raise LabsError(
+                f"the rubric of lab {entry.id} gives points for {name!r}, which has no visible cases",
+                f"add cases to labs_helpers/syllabus/{entry.stem}.py or mend the rubric",
+            )
+    return GradedLab(
+        entry,
+        spec,
+        rubric,
+        hidden,
+        witnesses=registry.engines() if spec.engines else (),
+        files=(HERE.parent / "syllabus" / f"{entry.stem}.py", hidden_file),
+    )
 
 
 def read(path: Path) -> Rubric:
@@ -185,8 +223,10 @@ def read_cases(path: Path) -> Mapping[str, Sequence[Case]]:
         spec.loader.exec_module(module)
         found: Mapping[str, Sequence[Case]] = module.CASES
     except Exception as error:
-        raise LabsError(f"the hidden cases in {path} cannot be read: {type(error).__name__}: {error}",
-                        "the file defines CASES = {exercise: (Case(...), ...)}") from error
+        raise LabsError(
+            f"the hidden cases in {path} cannot be read: {type(error).__name__}: {error}",
+            "the file defines CASES = {exercise: (Case(...), ...)}",
+        ) from error
     return found
 
 

@@ -221,7 +221,11 @@ def _no_duplicates(found: Sequence[Submission]) -> Iterator[Submission]:
 def _single_folder(folder: Path) -> Path:
     """A zip often holds one folder that holds everything."""
     entries = [p for p in folder.iterdir() if p.name not in SKIP]
-    if len(entries) == 1 and entries[0].is_dir() and any(p.is_dir() or p.suffix == ".zip" for p in entries[0].iterdir()):
+    if (
+        len(entries) == 1
+        and entries[0].is_dir()
+        and any(p.is_dir() or p.suffix == ".zip" for p in entries[0].iterdir())
+    ):
         return entries[0]
     return folder
 
@@ -236,7 +240,9 @@ def _manifest(folder: Path) -> dict[str, dict[str, str]]:
         if path.is_file() and not path.is_symlink():
             with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
                 rows = list(csv.DictReader(file))
-            return {unicodedata.normalize("NFC", row["student_id"]).strip(): row for row in rows if row.get("student_id")}
+            return {
+                unicodedata.normalize("NFC", row["student_id"]).strip(): row for row in rows if row.get("student_id")
+            }
     return {}
 
 
@@ -244,8 +250,10 @@ def _with(manifest: dict[str, dict[str, str]], found: Submission) -> Submission:
     row = manifest.get(found.student.id)
     if row is None:
         return found
-    student = Student(id=found.student.id, **{
-        key: row.get(key) or getattr(found.student, key) for key in ("last_name", "first_name", "email")})
+    student = Student(
+        id=found.student.id,
+        **{key: row.get(key) or getattr(found.student, key) for key in ("last_name", "first_name", "email")},
+    )
     moment = found.submitted_at
     if text := row.get("timestamp"):
         moment = parse_moment(text, f"the timestamp of {found.student.id} in the manifest")
@@ -285,8 +293,17 @@ def unzip(path: Path, target: Path) -> Path:
     except Rejected:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError, OSError,
-            UnicodeError, ValueError, OverflowError) as error:
+    except (
+        zipfile.BadZipFile,
+        zipfile.LargeZipFile,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        UnicodeError,
+        ValueError,
+        OverflowError,
+    ) as error:
         shutil.rmtree(target, ignore_errors=True)
         raise Rejected(f"the zip cannot be read ({type(error).__name__})") from None
     return target
@@ -353,11 +370,20 @@ def read_notebook(path: Path) -> Any:
     if data["nbformat"] != 4:
         raise Rejected(f"the notebook is of format {str(data['nbformat'])[:10]}; save it as format 4")
     if not isinstance(data.get("cells"), list) or len(data["cells"]) > CELLS:
-        raise Rejected("the notebook has no list of cells" if not isinstance(data.get("cells"), list)
-                       else f"the notebook has more than {CELLS} cells")
+        raise Rejected(
+            "the notebook has no list of cells"
+            if not isinstance(data.get("cells"), list)
+            else f"the notebook has more than {CELLS} cells"
+        )
     try:
-        return nbformat.from_dict({"nbformat": 4, "nbformat_minor": 5, "metadata": _mapping(data.get("metadata")),
-                                   "cells": [_cell(c, i) for i, c in enumerate(data["cells"])]})
+        return nbformat.from_dict(
+            {
+                "nbformat": 4,
+                "nbformat_minor": 5,
+                "metadata": _mapping(data.get("metadata")),
+                "cells": [_cell(c, i) for i, c in enumerate(data["cells"])],
+            }
+        )
     except (TypeError, ValueError, RecursionError):
         raise Rejected("the notebook's cells have the wrong form") from None
 
@@ -374,8 +400,12 @@ def _cell(cell: Any, number: int) -> dict[str, Any]:
     if not isinstance(identity, str) or not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", identity):
         identity = f"unnamed-{number}"
     # surrogates survive JSON but no file or pipe takes them
-    clean: dict[str, Any] = {"id": identity, "cell_type": cell["cell_type"], "metadata": _mapping(cell.get("metadata")),
-                             "source": source.encode("utf-8", "replace").decode()}
+    clean: dict[str, Any] = {
+        "id": identity,
+        "cell_type": cell["cell_type"],
+        "metadata": _mapping(cell.get("metadata")),
+        "source": source.encode("utf-8", "replace").decode(),
+    }
     return clean | ({"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {})
 
 

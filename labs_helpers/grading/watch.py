@@ -36,8 +36,13 @@ class Limits:
 
     def for_one_process(self) -> dict[str, int]:
         """The part the kernel can hold: these are inherited by every process of the run."""
-        return {"RLIMIT_CPU": int(self.cpu_s) + 1, "RLIMIT_FSIZE": self.file_bytes, "RLIMIT_CORE": 0,
-                "RLIMIT_NPROC": self.processes * 8 + 256, "RLIMIT_NOFILE": 65_536}
+        return {
+            "RLIMIT_CPU": int(self.cpu_s) + 1,
+            "RLIMIT_FSIZE": self.file_bytes,
+            "RLIMIT_CORE": 0,
+            "RLIMIT_NPROC": self.processes * 8 + 256,
+            "RLIMIT_NOFILE": 65_536,
+        }
 
 
 class Watch:
@@ -55,8 +60,9 @@ class Watch:
         assert self.process.stdin and self.process.stdout and self.process.stderr
         threads = [
             threading.Thread(target=self._feed, args=(self.process.stdin, stdin), daemon=True),
-            threading.Thread(target=self._read, args=(self.process.stdout, out, self.limits.answer_bytes, True),
-                             daemon=True),
+            threading.Thread(
+                target=self._read, args=(self.process.stdout, out, self.limits.answer_bytes, True), daemon=True
+            ),
             threading.Thread(target=self._read, args=(self.process.stderr, err, STDERR_BYTES, False), daemon=True),
         ]
         for thread in threads:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import resource
@@ -21,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from labs_helpers.engines.base import Counters, Engine
+from labs_helpers.engines.base import Engine
 from labs_helpers.errors import LabsError
 from labs_helpers.grading import processes
 from labs_helpers.grading.processes import Group
@@ -52,6 +53,8 @@ class Sighting:
     started_at: float
     listening_at: float | None = None
     last_seen: float = 0.0
+    uncounted: bool = False
+    """It answered, and counts nothing."""
     readings: list[Reading] = field(default_factory=list)
 
 
@@ -68,7 +71,13 @@ class Seen:
         return any(s.listening_at for s in self.sightings)
 
     @property
+    def unreadable(self) -> bool:
+        """It listened, but never told its counters."""
+        return not self.counted and not any(s.uncounted for s in self.sightings)
+
+    @property
     def counted(self) -> bool:
+        """Its counters were read at least once."""
         return any(r.generation_tokens is not None for s in self.sightings for r in s.readings)
 
     def total(self, what: str) -> float:
@@ -81,7 +90,7 @@ class Seen:
         for sighting in self.sightings:
             rows = [(r.at, getattr(r, what) or 0.0) for r in sighting.readings]
             rows = [(sighting.listening_at or sighting.started_at, 0.0), *rows]
-            for (a, before), (b, after) in zip(rows, rows[1:], strict=False):
+            for (a, before), (b, after) in itertools.pairwise(rows):
                 best = max(best, (after - before) / max(b - a, SHORTEST_WINDOW_S))
         return best
 
@@ -115,6 +124,8 @@ class Observer:
             yield
             return
         scraper = self._scraper(group)
+        assert scraper.stdout
+        scraper.stdout.readline()  # the run's input is sent after this: no engine can come and go unseen
         thread = threading.Thread(target=self._look, args=(group, scraper), daemon=True)
         thread.start()
         try:
@@ -147,8 +158,10 @@ class Observer:
                 sighting.last_seen = now
                 if pid in ports:
                     sighting.listening_at = sighting.listening_at or now
-                    if reading := _ask(scraper, self.engines[sighting.engine], ports[pid]):
-                        sighting.readings.append(reading)
+                    found = _ask(scraper, self.engines[sighting.engine], ports[pid])
+                    if isinstance(found, Reading):
+                        sighting.readings.append(found)
+                    sighting.uncounted |= found == "uncounted"
 
     def _recognise(self, pid: int) -> str | None:
         argv = processes.command_line(pid)
@@ -160,9 +173,13 @@ class Observer:
     def _runs_only_trusted_code(self, pid: int) -> bool:
         """No import path, preloaded library or working directory of this process can be written from inside."""
         environment = processes.environment(pid)
-        paths = [part for name, value in environment.items()
-                 if name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONSTARTUP")
-                 for part in value.split(":") if part]
+        paths = [
+            part
+            for name, value in environment.items()
+            if name in ("PYTHONPATH", "PYTHONHOME", "LD_PRELOAD", "LD_LIBRARY_PATH", "PYTHONSTARTUP")
+            for part in value.split(":")
+            if part
+        ]
         if self.trusted:
             return True
         return all(any(Path(part).is_relative_to(root) for root in self.read_only) for part in paths)
@@ -173,9 +190,15 @@ class Observer:
             inside = group.pids()[0]
             user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
             enter = ["nsenter", "--target", str(inside), *user, "--net"]
-        return subprocess.Popen([*enter, sys.executable, "-m", "labs_helpers.grading.witness"], cwd=ROOT, text=True,
-                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+        return subprocess.Popen(
+            [*enter, sys.executable, "-m", "labs_helpers.grading.witness", *map(_kind, self.engines.values())],
+            cwd=ROOT,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
 
 
 def command_head(engine: Engine) -> list[str]:
@@ -195,34 +218,40 @@ def command_head(engine: Engine) -> list[str]:
     return argv[:1]
 
 
-def _ask(scraper: subprocess.Popen[str], engine: Engine, port: int) -> Reading | None:
+def _kind(engine: Engine) -> str:
+    return f"{type(engine).__module__}:{type(engine).__qualname__}"
+
+
+def _ask(scraper: subprocess.Popen[str], engine: Engine, port: int) -> Reading | str | None:
+    """The engine's totals now; 'uncounted' when it has none, None when it does not answer."""
     assert scraper.stdin and scraper.stdout
-    kind = f"{type(engine).__module__}:{type(engine).__qualname__}"
     try:
-        scraper.stdin.write(json.dumps([kind, f"http://127.0.0.1:{port}"]) + "\n")
+        scraper.stdin.write(json.dumps([_kind(engine), f"http://127.0.0.1:{port}"]) + "\n")
         scraper.stdin.flush()
         found = json.loads(scraper.stdout.readline())
     except (OSError, ValueError):
         return None
-    if not found:
-        return None
+    if not isinstance(found, dict):
+        return "uncounted" if found == "uncounted" else None
     return Reading(time.time(), found["prompt_tokens"], found["generation_tokens"])
 
 
 async def _serve() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (SCRAPER_BYTES, SCRAPER_BYTES))
-    engines: dict[str, Engine] = {}
+    engines = {
+        kind: getattr(importlib.import_module(kind.split(":")[0]), kind.split(":")[1])() for kind in sys.argv[1:]
+    }
+    print("ready", flush=True)
     for line in sys.stdin:
         kind, url = json.loads(line)
-        if kind not in engines:
-            module, name = kind.split(":")
-            engines[kind] = getattr(importlib.import_module(module), name)()
+        answer: dict[str, float | None] | str | None
         try:
             found = await asyncio.wait_for(engines[kind].counters(url), 2.0)
+            answer = {"prompt_tokens": found.prompt_tokens, "generation_tokens": found.generation_tokens}
+            if found.generation_tokens is None:
+                answer = "uncounted"
         except (LabsError, TimeoutError, OSError):
-            found = None
-        answer = None if found is None or found == Counters() else {
-            "prompt_tokens": found.prompt_tokens, "generation_tokens": found.generation_tokens}
+            answer = None
         print(json.dumps(answer), flush=True)
 
 

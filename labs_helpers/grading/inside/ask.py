@@ -5,13 +5,16 @@ Reads {"imports": [source, ...], "cells": [source, ...], "own": source, "target"
 expected answer anywhere in this process: the judge is outside. A case that takes too long ends the process by SIGALRM.
 """
 
+from __future__ import annotations
+
 import ast
-import contextlib
 import json
 import os
 import signal
 import sys
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 ANSWER_BYTES = 1 << 20
 
@@ -19,23 +22,23 @@ ANSWER_BYTES = 1 << 20
 class Absent:
     """Stands for `lab` and the like while the cell's definitions are read: takes every call, does nothing."""
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return self
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: Any) -> Any:
         return self
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         return iter(())
 
-    def __enter__(self):
+    def __enter__(self) -> Any:
         return self
 
-    def __exit__(self, *error):
-        return False
+    def __exit__(self, *error: Any) -> None:
+        return None
 
 
 def main() -> None:
@@ -46,12 +49,12 @@ def main() -> None:
         os.dup2(null, fd)
     from labs_helpers.exercises import ask_raw
 
-    def say(row):
+    def say(row: dict[str, Any]) -> None:
         out.write(json.dumps(row) + "\n")
         out.flush()
 
     signal.setitimer(signal.ITIMER_REAL, 10 + job["case_s"])
-    space = {"__name__": "__main__", "lab": Absent()}
+    space: dict[str, Any] = {"__name__": "__main__", "lab": Absent()}
     for source in job["imports"] + job["cells"]:
         execute(source, space)
     trouble = execute(job["own"], space)
@@ -64,22 +67,41 @@ def main() -> None:
         say({"asked": index})
         signal.setitimer(signal.ITIMER_REAL, job["case_s"])
         outcome = ask_raw(target, args, trace)
-        row = {"index": index, "value": outcome.value, "error": outcome.error, "message": outcome.message,
-               "is_open": outcome.is_open}
+        row = {
+            "index": index,
+            "value": outcome.value,
+            "error": outcome.error,
+            "message": outcome.message,
+            "is_open": outcome.is_open,
+        }
         try:
             line = json.dumps(row)
         except (TypeError, ValueError, RecursionError) as error:
-            line = json.dumps({"index": index, "value": None, "error": type(error).__name__,
-                               "message": "the result cannot be written as JSON", "is_open": False})
+            line = json.dumps(
+                {
+                    "index": index,
+                    "value": None,
+                    "error": type(error).__name__,
+                    "message": "the result cannot be written as JSON",
+                    "is_open": False,
+                }
+            )
         if len(line) > ANSWER_BYTES:
-            line = json.dumps({"index": index, "value": None, "error": "TooLarge",
-                               "message": f"the result is larger than {ANSWER_BYTES >> 20} MiB", "is_open": False})
+            line = json.dumps(
+                {
+                    "index": index,
+                    "value": None,
+                    "error": "TooLarge",
+                    "message": f"the result is larger than {ANSWER_BYTES >> 20} MiB",
+                    "is_open": False,
+                }
+            )
         out.write(line + "\n")
         out.flush()
     os._exit(0)
 
 
-def execute(source, space):
+def execute(source: str, space: dict[str, Any]) -> str:
     """Run a cell statement by statement, so that one line that needs an engine does not lose the definitions."""
     trouble = ""
     try:
@@ -89,9 +111,8 @@ def execute(source, space):
     for statement in tree.body:
         module = ast.Module([statement], [])
         try:
-            with contextlib.redirect_stdout(None), contextlib.redirect_stderr(None):
-                exec(compile(module, "<cell>", "exec"), space)
-        except Exception as error:
+            exec(compile(module, "<cell>", "exec"), space)  # noqa: S102 (this is what the sandbox is for)
+        except (Exception, SystemExit) as error:
             trouble = trouble or "".join(traceback.format_exception_only(error)).strip()[-300:]
     return trouble
 

@@ -18,7 +18,7 @@ PR_CAPBSET_DROP = 24
 def main() -> None:
     plan = json.loads(sys.argv[1])
     os.setsid() if os.getpid() != os.getsid(0) else None
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("1000")  # should the machine run out of memory after all, this goes first
     for name, value in plan["limits"].items():
         kind = getattr(resource, name)
@@ -33,7 +33,7 @@ def main() -> None:
         os.setresgid(plan["uid"], plan["uid"], plan["uid"])
         os.setresuid(plan["uid"], plan["uid"], plan["uid"])
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    os.execv(sys.argv[2], sys.argv[2:])
+    os.execv(sys.argv[2], sys.argv[2:])  # noqa: S606
 
 
 main()

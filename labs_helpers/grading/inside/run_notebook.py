@@ -9,6 +9,8 @@ A cell that fails does not stop the notebook: the measurements after it are the 
 interrupted. Of papermill only its exception is trusted: after a dead kernel it marks every cell completed.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -17,8 +19,11 @@ import time
 import traceback
 import warnings
 from pathlib import Path
+from typing import Any
 
 RESULT_BYTES = 8 << 20
+# jsonschema would import it for a check nobody asks for here, and it builds a grammar for two seconds
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 
 
 class OutputLimit(Exception):
@@ -30,6 +35,8 @@ class Deadline(BaseException):
 
 
 def main() -> None:
+    import papermill.clientwrap  # noqa: F401 (while the grader gets ready, before it sends the job)
+
     job = json.load(sys.stdin)
     answer_fd = os.dup(1)  # the kernel must not inherit the pipe the answer goes through
     os.set_inheritable(answer_fd, False)
@@ -42,7 +49,7 @@ def main() -> None:
     os._exit(0)  # a kernel that will not stop is stopped with the sandbox
 
 
-def run(job: dict) -> dict:
+def run(job: dict[str, Any]) -> dict[str, Any]:
     import nbformat
     import papermill
     from nbclient.exceptions import DeadKernelError
@@ -53,7 +60,7 @@ def run(job: dict) -> dict:
         produced = 0
         last_end = 0.0
 
-        def process_message(self, msg, cell, cell_index):
+        def process_message(self, msg: Any, cell: Any, cell_index: int) -> Any:
             if msg["msg_type"] in ("stream", "display_data", "execute_result", "error", "update_display_data"):
                 Client.produced += len(json.dumps(msg["content"], default=str))
                 if Client.produced > job["output_bytes"]:
@@ -62,22 +69,30 @@ def run(job: dict) -> dict:
 
     class Engine(NBClientEngine):
         @classmethod
-        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
-            def patience(cell):
+        def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **kwargs: Any) -> Any:
+            def patience(cell: Any) -> float:
                 labs = cell.metadata.get("labs", {})
                 return job["student_timeout_s"] if "added" in labs or "exercise" in labs else job["cell_timeout_s"]
 
-            def ended(cell, cell_index):
+            def ended(cell: Any, cell_index: int) -> None:
                 Client.last_end = time.time()
 
-            client = Client(nb_man, kernel_name=kernel_name, timeout_func=patience, interrupt_on_timeout=True,
-                            allow_errors=True, on_cell_complete=ended, startup_timeout=120,
-                            shutdown_kernel="immediate",
-                            iopub_timeout=10, raise_on_iopub_timeout=False,
-                            resources={"metadata": {"path": job["cwd"]}})
+            client = Client(
+                nb_man,
+                kernel_name=kernel_name,
+                timeout_func=patience,
+                interrupt_on_timeout=True,
+                allow_errors=True,
+                on_cell_complete=ended,
+                startup_timeout=120,
+                shutdown_kernel="immediate",
+                iopub_timeout=10,
+                raise_on_iopub_timeout=False,
+                resources={"metadata": {"path": job["cwd"]}},
+            )
             return client.execute()
 
-    def too_long(_signal, _frame):
+    def too_long(_signal: int, _frame: Any) -> None:
         raise Deadline
 
     papermill_engines.register("grading", Engine)
@@ -89,9 +104,17 @@ def run(job: dict) -> dict:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            papermill.execute_notebook(notebook, str(executed), engine_name="grading", kernel_name="python3",
-                                       parameters=job["parameters"], progress_bar=False, cwd=job["cwd"],
-                                       request_save_on_cell_execute=True, autosave_cell_every=0)
+            papermill.execute_notebook(
+                notebook,
+                str(executed),
+                engine_name="grading",
+                kernel_name="python3",
+                parameters=job["parameters"],
+                progress_bar=False,
+                cwd=job["cwd"],
+                request_save_on_cell_execute=True,
+                autosave_cell_every=0,
+            )
     except papermill.PapermillExecutionError as failure:
         kind, error = "cell", f"{failure.ename}: {failure.evalue}"
     except DeadKernelError:
@@ -103,8 +126,14 @@ def run(job: dict) -> dict:
     except BaseException as failure:
         kind, error = "failed", "".join(traceback.format_exception_only(failure)).strip()[-1000:]
     signal.setitimer(signal.ITIMER_REAL, 0)
-    answer = {"error": error[-4000:], "kind": kind, "notebook": read(executed), "result": None, "result_mtime": None,
-              "last_cell_end": Client.last_end}
+    answer = {
+        "error": error[-4000:],
+        "kind": kind,
+        "notebook": read(executed),
+        "result": None,
+        "result_mtime": None,
+        "last_cell_end": Client.last_end,
+    }
     result = Path(job["result"])
     if result.is_file() and not result.is_symlink() and result.stat().st_size <= RESULT_BYTES:
         answer["result"] = result.read_text(errors="replace")
@@ -112,7 +141,7 @@ def run(job: dict) -> dict:
     return answer
 
 
-def read(path: Path):
+def read(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8", errors="replace"))
     except (OSError, ValueError):

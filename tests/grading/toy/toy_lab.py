@@ -31,7 +31,7 @@ class ToyEntry(Entry):
 
     @property
     def source(self) -> Path:
-        return HERE / "lab_3_3_9.py"
+        return HERE.parent / "toy_course" / "lab_3_3_9.py"
 
     @property
     def student(self) -> Path:
@@ -64,7 +64,7 @@ class ToyEngine(Engine):
 
     async def counters(self, base_url: str) -> Counters:
         try:
-            with urllib.request.urlopen(base_url + "/metrics", timeout=2) as answer:
+            with urllib.request.urlopen(base_url + "/metrics", timeout=2) as answer:  # noqa: ASYNC210
                 found = json.loads(answer.read(10_000))
         except OSError as error:
             raise LabsError(f"no metrics from {base_url}") from error
@@ -119,7 +119,15 @@ def measure(url: str, tokens: int) -> list[Measurement]:
     started = time.perf_counter()
     got = generate(url, tokens)
     took = time.perf_counter() - started
-    common = {"engine": "toy", "engine_version": "1.0", "machine": "test", "n": 1, "precision": "fp32",
-              "load": Load(concurrency=1, requests=1, output_tokens=got)}
-    return [Measurement(metric="output_throughput", value=got / took, **common),
-            Measurement(metric="completion_tokens", value=got, **common)]
+    common = {
+        "engine": "toy",
+        "engine_version": "1.0",
+        "machine": "test",
+        "n": 1,
+        "precision": "fp32",
+        "load": Load(concurrency=1, requests=1, output_tokens=got),
+    }
+    return [
+        Measurement(metric="output_throughput", value=got / took, **common),
+        Measurement(metric="completion_tokens", value=got, **common),
+    ]

@@ -5,6 +5,7 @@
 profile, scale, out = "auto", "full", "results"
 
 # %%
+# ruff: noqa
 import math
 import toy_lab
 from labs_helpers.lab import Lab
