@@ -80,10 +80,22 @@ def test_the_kv_cache_is_as_precise_as_the_weights(gguf, precision, cache):
 
 
 def test_vllm_gets_its_options_by_its_own_names(folder):
-    argv = VLLM().launch(
-        folder, 1, prefix_caching=False, max_num_seqs=7, kv_cache_bytes=2**28, block_size=32, chunked_prefill=True,
-        enforce_eager=False, speculative={"method": "ngram"}, extra_args=["--seed", "3"],
-    ).argv  # fmt: skip
+    argv = (
+        VLLM()
+        .launch(
+            folder,
+            1,
+            prefix_caching=False,
+            max_num_seqs=7,
+            kv_cache_bytes=2**28,
+            block_size=32,
+            chunked_prefill=True,
+            enforce_eager=False,
+            speculative={"method": "ngram"},
+            extra_args=["--seed", "3"],
+        )
+        .argv
+    )
     assert "--no-enable-prefix-caching" in argv and "--enable-chunked-prefill" in argv
     assert "--enforce-eager" not in argv
     assert argument(argv, "--max-num-seqs") == "7"
@@ -109,9 +121,15 @@ def test_an_unknown_option_is_answered_with_the_closest_and_with_all(kind, name)
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threads", 0), ("threads", "2"), ("max_num_seqs", 0), ("kv_cache_dtype", "int8_per_token_head"),
-     ("prefix_caching", "yes"), ("max_model_len", 1)],
-)  # fmt: skip
+    [
+        ("threads", 0),
+        ("threads", "2"),
+        ("max_num_seqs", 0),
+        ("kv_cache_dtype", "int8_per_token_head"),
+        ("prefix_caching", "yes"),
+        ("max_model_len", 1),
+    ],
+)
 def test_a_value_it_cannot_take_is_named(name, value):
     with pytest.raises(LabsError, match=f"vllm cannot take {name}="):
         options.read(VLLMOptions, "vllm", {name: value})
