@@ -18,6 +18,7 @@ from labs_helpers.machine import docker_daemon, memory_bandwidth
 from labs_helpers.machine.detection import classify, detect, released_as_spark, usable_cores
 from labs_helpers.machine.docker_daemon import DockerState
 from labs_helpers.machine.nvml import Gpu, gpu_memory, query_gpu
+from labs_helpers.results import Spread
 
 GIB = 2**30
 GB10 = Gpu("NVIDIA GB10", (12, 1), "580.95")
@@ -418,12 +419,12 @@ def test_measured_bandwidth_is_the_best_pass_with_its_spread() -> None:
     assert found.source == "measured" and found.cited_from is None
     assert found.working_set_bytes == 8 << 20 and found.n >= 6
     assert found.spread and found.spread.high == found.gb_per_s >= found.spread.low > 0
-    assert machine.bandwidth(a_machine(cores=2), 8 << 20) is found
+    assert found.busy or machine.bandwidth(a_machine(cores=2), 8 << 20) is found
 
 
-def test_measured_reading_is_no_faster_than_any_memory_nor_slower_than_a_disk() -> None:
+def test_measured_reading_is_no_faster_than_any_memory() -> None:
     """Catches a kernel that reads only part of the array, and bytes counted in the wrong unit."""
-    assert 0.2 < machine.bandwidth(a_machine(cores=1), 64 << 20).gb_per_s < 2000
+    assert machine.bandwidth(a_machine(cores=1), 64 << 20).gb_per_s < 2000
 
 
 def test_the_passes_read_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,7 +446,27 @@ def test_the_passes_read_every_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     passes = list(memory_bandwidth._host_passes(size, 2))
     rounds = sum(kernel.bytes for kernel in kernels) / size
     assert rounds == len(passes) + len(kernels)  # the first round of each kernel is not timed
-    assert all(seconds >= size / 2 / 8e9 for seconds in passes)
+    assert all(one.seconds >= size / 2 / 8e9 for one in passes)
+
+
+def test_a_machine_whose_cores_others_use_gives_a_lower_bound_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader that sleeps has not got its core, as one that another program pushed aside."""
+    import time
+
+    asleep = SimpleNamespace(reduce=lambda _share: time.sleep(0.002))
+    for name in ("bitwise_or", "add", "maximum"):
+        monkeypatch.setattr(f"numpy.{name}", asleep)
+    here = a_machine(cores=2)
+    found = machine.bandwidth(here, 65 << 20)
+    assert found.busy and "lower bound" in str(found)
+    assert found.as_measurement(here).flags == ("machine-busy",)
+    monkeypatch.undo()
+    assert machine.bandwidth(here, 65 << 20) is not found
+
+
+def test_a_reader_that_keeps_its_core_is_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.thread_time", __import__("time").perf_counter)
+    assert all(one.calm for one in memory_bandwidth._host_passes(8 << 20, 2))
 
 
 def test_a_working_set_is_held_within_bounds() -> None:
@@ -467,7 +488,7 @@ def test_the_last_level_cache_is_summed_over_its_instances(tmp_path: Path) -> No
 
 def test_the_gpu_passes_run_on_any_torch_device() -> None:
     passes = list(memory_bandwidth._torch_passes("cpu", 4 << 20))
-    assert len(passes) >= 4 and min(passes) > 0
+    assert len(passes) >= 4 and min(one.seconds for one in passes) > 0
 
 
 def test_a_gpu_that_torch_cannot_use_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -480,13 +501,19 @@ def test_the_cpu_profile_on_a_gpu_machine_is_bound_by_the_host() -> None:
     assert machine.bandwidth(a_machine("spark", GB10), 8 << 20, device="cpu").source == "measured"
 
 
-def test_the_roofline_record_carries_model_precision_and_bandwidth() -> None:
+def test_the_roofline_record_carries_model_precision_and_bandwidth(monkeypatch: pytest.MonkeyPatch) -> None:
     model = SimpleNamespace(name="labs-13m", precision="fp32", bytes_per_token=8 << 20)
     here = a_machine(cores=2)
+
+    def read(_device: str, _cores: int, size: int) -> machine.Bandwidth:
+        return machine.Bandwidth(30.0, "measured", size, Spread(low=10, high=30, kind="minmax"), 9, reader="numpy 2")
+
+    monkeypatch.setattr(memory_bandwidth, "_measure", read)
     found = machine.roofline_measurement(here, model)
     band = machine.bandwidth(here, 8 << 20)
     assert (found.metric, found.unit, found.model, found.precision) == ("roofline", "tok/s", "labs-13m", "fp32")
     assert found.value == pytest.approx(band.gb_per_s * 1e9 / (8 << 20))
-    assert found.source == "measured" and found.n == band.n and "8 MiB" in found.load.workload
+    assert found.spread and found.spread.high == found.value == pytest.approx(3 * found.spread.low)
+    assert found.source == "measured" and found.n == band.n == 9 and "8 MiB" in found.load.workload
     with_cache = machine.roofline_measurement(here, model, kv_cache_bytes=8 << 20)
     assert with_cache.value == pytest.approx(found.value / 2)

@@ -186,6 +186,11 @@ def test_a_flag_from_the_record_counts_as_above_the_roof() -> None:
     assert figure.axes[0].patches[0].get_hatch()
 
 
+def test_a_roof_measured_on_a_busy_machine_says_that_it_is_higher() -> None:
+    rows = [measurement(value=300), roof(640, flags=("machine-busy",))]
+    assert "true roof is higher" in texts(plots.decode_vs_roofline(rows)).replace("\n   ", " ")
+
+
 def test_each_precision_has_its_own_panel_and_roof() -> None:
     """A roof of 10,000 for 8-bit weights in cache must not flatten the bars of fp32."""
     rows = [measurement(value=100), measurement(value=90, engine="llama.cpp"), roof(640),

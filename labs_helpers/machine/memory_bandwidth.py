@@ -6,7 +6,9 @@ model is the read bandwidth *at a working set of the size of its weights*, read 
 small model above its own roof. `bandwidth` takes the working set for that reason, and the doctor shows both. A roof is
 a best case: the value is the fastest pass, and the spread runs down to the slowest.
 
-Measure while nothing else runs: an engine that is serving takes its share of the same memory.
+Measure while nothing else runs: an engine that is serving takes its share of the same memory. A reader that lost its
+core to another program is noticed by its CPU time; when that happened in every pass, the figure is marked as a lower
+bound.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from labs_helpers.errors import LabsError
 from labs_helpers.machine.memory import ROOT, host_memory, number
@@ -31,6 +33,10 @@ MIB = 2**20
 SPARK_BANDWIDTH = 273.0
 SPARK_SOURCE = "NVIDIA, DGX Spark User Guide, system specifications: LPDDR5x, 273 GB/s (docs.nvidia.com/dgx/dgx-spark)"
 SECONDS_PER_KERNEL = 0.2
+SECONDS_PER_KERNEL_AT_MOST = 0.6
+CALM = 0.95
+"""Share of a pass that every reader must spend on its core; less means that another program had it."""
+CALM_PASSES = 3
 SMALLEST_WORKING_SET = 4 * MIB
 LARGEST_WORKING_SET = 1024 * MIB
 Device = Literal["auto", "cpu", "gpu"]
@@ -50,13 +56,16 @@ class Bandwidth:
     cited_from: str | None = None
     reader: str = ""
     """What read the memory, e.g. 'numpy 2.4.6'; '' for a published figure."""
+    busy: bool = False
+    """Other programs took the cores during every pass: the memory can do more than this."""
 
     def __str__(self) -> str:
         if self.source == "published":
             return f"{self.gb_per_s:.0f} GB/s (published: {self.cited_from})"
         low = f", slowest {self.spread.low:.0f}" if self.spread else ""
         size = self.working_set_bytes / MIB
-        return f"{self.gb_per_s:.0f} GB/s over {size:,.0f} MiB (measured: best of {self.n} passes{low})"
+        busy = "; other programs were running, so this is a lower bound" if self.busy else ""
+        return f"{self.gb_per_s:.0f} GB/s over {size:,.0f} MiB (measured: best of {self.n} passes{low}{busy})"
 
     def as_measurement(self, machine: Machine) -> Measurement:
         """The figure with its provenance, for the records of a lab."""
@@ -78,6 +87,7 @@ class Bandwidth:
             engine_version=self.reader,
             machine=machine.label,
             load={"workload": f"read {self.working_set_bytes / MIB:.0f} MiB", "arrival": "none"},
+            flags=("machine-busy",) if self.busy else (),
         )
 
 
@@ -102,7 +112,10 @@ def bandwidth(machine: Machine, working_set_bytes: int | None = None, *, device:
     largest = LARGEST_WORKING_SET if on_gpu else min(LARGEST_WORKING_SET, host_memory().available // 4)
     wanted = working_set_bytes or (LARGEST_WORKING_SET if on_gpu else dram_working_set())
     size = max(SMALLEST_WORKING_SET, min(wanted, largest))
-    return _measure("cuda" if on_gpu else "cpu", machine.cores, size)
+    found = _measure("cuda" if on_gpu else "cpu", machine.cores, size)
+    if found.busy:  # next time may be quieter
+        _measure.cache_clear()
+    return found
 
 
 def last_level_cache(root: Path = ROOT) -> int:
@@ -126,20 +139,30 @@ def dram_working_set(root: Path = ROOT) -> int:
     return min(LARGEST_WORKING_SET, max(256 * MIB, 4 * last_level_cache(root)))
 
 
+class Pass(NamedTuple):
+    """One timed read of the whole working set."""
+
+    seconds: float
+    calm: bool
+    """Whether the readers had their cores to themselves throughout."""
+
+
 @functools.cache
 def _measure(device: str, cores: int, size: int) -> Bandwidth:
     passes = list(_torch_passes(device, size) if device == "cuda" else _host_passes(size, cores))
-    rates = sorted(size / seconds / 1e9 for seconds in passes)
+    rates = sorted(size / one.seconds / 1e9 for one in passes)
     spread = Spread(low=rates[0], high=rates[-1], kind="minmax")
-    return Bandwidth(rates[-1], "measured", size, spread, len(rates), reader=_reader(device))
+    busy = not any(one.calm for one in passes)
+    return Bandwidth(rates[-1], "measured", size, spread, len(rates), reader=_reader(device), busy=busy)
 
 
-def _host_passes(size: int, cores: int) -> Iterator[float]:
-    """Seconds per pass over `size` bytes, each core reading its own share.
+def _host_passes(size: int, cores: int) -> Iterator[Pass]:
+    """Passes over `size` bytes, each core reading its own share.
 
     Reductions in numpy, because they release the interpreter's lock and because its large arrays ask for huge pages.
     Three kernels, since which one keeps up with the memory differs between processors. The array is written first:
-    untouched pages would all be one shared page of zeros.
+    untouched pages would all be one shared page of zeros. Where other programs take the cores, it goes on for longer in
+    the hope of a pass in which they do not.
     """
     import numpy as np
 
@@ -154,26 +177,31 @@ def _host_passes(size: int, cores: int) -> Iterator[float]:
     repeats = max(1, 64 * MIB // size)
     barrier = Barrier(cores)
 
-    def read(kernel: Callable[[Any], Any], share: Any) -> tuple[float, float]:
+    def read(kernel: Callable[[Any], Any], share: Any) -> tuple[float, float, float]:
         barrier.wait()
-        start = time.perf_counter()
+        start, on_core = time.perf_counter(), time.thread_time()
         for _ in range(repeats):
             kernel(share)
-        return start, time.perf_counter()
+        return start, time.perf_counter(), time.thread_time() - on_core
 
     with ThreadPoolExecutor(cores) as pool:
         for kernel in kernels:
-            deadline = time.perf_counter() + SECONDS_PER_KERNEL
-            done = 0
-            while done < 3 or time.perf_counter() < deadline:
+            list(pool.map(read, [kernel] * cores, shares))  # brings the array into the cache, where it fits
+            began, done, calm_passes = time.perf_counter(), 0, 0
+            while (
+                done < 2
+                or (spent := time.perf_counter() - began) < SECONDS_PER_KERNEL
+                or (calm_passes < CALM_PASSES and spent < SECONDS_PER_KERNEL_AT_MOST)
+            ):
                 spans = list(pool.map(read, [kernel] * cores, shares))
-                if done:  # the first round brings the array into the cache, where it fits
-                    yield (max(end for _, end in spans) - min(start for start, _ in spans)) / repeats
-                done += 1
+                calm = all(on_core >= CALM * (end - start) for start, end, on_core in spans)
+                seconds = max(end for _, end, _ in spans) - min(start for start, _, _ in spans)
+                yield Pass(seconds / repeats, calm)
+                done, calm_passes = done + 1, calm_passes + calm
 
 
-def _torch_passes(device: str, size: int) -> Iterator[float]:
-    """Seconds per read of `size` bytes by a torch reduction on `device`.
+def _torch_passes(device: str, size: int) -> Iterator[Pass]:
+    """Reads of `size` bytes by a torch reduction on `device`.
 
     Raises:
         LabsError: torch is built without support for that device.
@@ -198,7 +226,7 @@ def _torch_passes(device: str, size: int) -> Iterator[float]:
                 kernel()
             synchronize()
             if done:
-                yield (time.perf_counter() - start) / repeats
+                yield Pass((time.perf_counter() - start) / repeats, calm=True)
             done += 1
 
 

@@ -108,5 +108,7 @@ def _roof_notes(taken: Sequence[Measurement], roofs: dict[tuple[str, str], Measu
             if roof.source == "reference"
             else f"measured bandwidth, {roof.load.workload}, best of n={roof.n}"
         )
+        if "machine-busy" in roof.flags:
+            origin += "; the machine was busy, so the true roof is higher"
         notes.append(f"roof {key[1]}: bandwidth / bytes per token = {style.number(roof.value)} tok/s ({origin})")
     return notes
