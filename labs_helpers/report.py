@@ -97,7 +97,11 @@ class _Section:
 
     @cached_property
     def _measured(self) -> list[Measurement]:
-        roofs = {(m.model, m.precision): m.value for m in self.result.measurements if m.metric == "roofline"}
+        roofs = {
+            (m.model, m.precision): m.value
+            for m in self.result.measurements
+            if m.metric == "roofline" and "machine-busy" not in m.flags
+        }
         return [_flag_above_roof(m, roofs) for m in self.result.measurements if m.source == "measured"]
 
     @property

@@ -109,6 +109,12 @@ def test_a_figure_above_its_roof_is_flagged(page: Any) -> None:
     assert "above-roofline" not in page(lab_result(measurements=lab_measurements())).text
 
 
+def test_a_roof_measured_on_a_busy_machine_refutes_nothing(page: Any) -> None:
+    busy = measurement("roofline", 640, engine="memory", flags=("machine-busy",))
+    text = page(lab_result(measurements=[measurement(value=900, load=Load(concurrency=1)), busy])).text
+    assert "above-roofline" not in text and "machine-busy" in text
+
+
 def test_several_streams_may_exceed_the_roof_of_one(page: Any) -> None:
     rows = [measurement(value=900, load=Load(concurrency=16)), measurement("roofline", 640, engine="memory")]
     assert "above-roofline" not in page(lab_result(measurements=rows)).text

@@ -45,7 +45,8 @@ def _draw_under_roof(ax: Axes, panel: Sequence[Measurement], roof: Measurement |
     top = max([m.value + style.error_bar(m)[1] for m in panel] + ([roof.value] if roof else []))
     for y, m in enumerate(panel):
         low, high = style.error_bar(m)
-        if (roof is not None and m.value > roof.value) or "above-roofline" in m.flags:
+        known = roof is not None and "machine-busy" not in roof.flags  # a lower bound of the roof refutes nothing
+        if (known and roof is not None and m.value > roof.value) or "above-roofline" in m.flags:
             ax.barh(y, m.value, height=0.5, facecolor="white", edgecolor=style.WARNING, hatch="////", linewidth=1.4)
             text, colour = f"{style.number(m.value)}: ABOVE ITS ROOF, not plain decode", style.WARNING
         else:
