@@ -107,8 +107,9 @@ class Run:
         """Totals over the duration of the load; the spread is a bootstrap over equal windows of it."""
         good = self.good
         ends = np.array([s.end for s in good])
-        times = np.array([e.time for s in good for e in s.events])
-        tokens = np.array([e.tokens for s in good for e in s.events])
+        unseen = [max(s.completion_tokens - sum(e.tokens for e in s.events), 0) for s in good]  # tokens without text
+        times = np.concatenate([[e.time for s in good for e in s.events], ends])
+        tokens = np.concatenate([[e.tokens for s in good for e in s.events], unseen])
         total = sum(s.completion_tokens for s in good)
         found = [
             self._measurement("output_throughput", total / self.duration_s, n=len(good),

@@ -1,4 +1,8 @@
-"""The engine's own figure for what the client measured: from its counters, or from timings in its answers."""
+"""The engine's own figure for what the client measured: from its counters, or from timings in its answers.
+
+Totals must agree. Rates are seen from inside: no network, no queue, and where they come from counters a mean over all
+tokens, while the client's are medians over requests; they agree when the load is even and the machine is quiet.
+"""
 
 from __future__ import annotations
 

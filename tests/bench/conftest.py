@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.oracle.process import OracleProcess
 from tests.oracle.process import oracle as run_oracle
+
+settings.register_profile("labs", deadline=None)  # how quick the machine is decides no test
+settings.load_profile("labs")
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from labs_helpers.bench.saturation import saturation
 from labs_helpers.engines.base import Availability, Counters, Engine, LaunchSpec, ModelSpec, Server
 from labs_helpers.errors import LabsError
 from labs_helpers.machine import Machine
+from labs_helpers.results import Load
 from tests.oracle.process import MODEL, OracleProcess
 
 PROMPTS = [f"prompt number {i}" for i in range(6)]
@@ -94,7 +95,7 @@ async def test_an_open_loop_run_names_its_arrivals(server: Server) -> None:
 
 
 async def test_goodput_asks_for_all_limits(server: Server) -> None:
-    limits = bench.Limits(ttft_ms=60_000, tpot_ms=0.001)
+    limits = bench.Limits(ttft_ms=0.001, tpot_ms=60_000)  # the oracle waits 20 ms
     run = await bench.run(server, PROMPTS, output_tokens=5, limits=limits, progress=False)
     (goodput,) = [m for m in run.measurements() if m.metric == "goodput"]
     assert (goodput.value, goodput.n) == (0, 6)
@@ -186,6 +187,17 @@ async def test_a_cancelled_run_leaves_no_task_behind(oracle: OracleProcess) -> N
     with pytest.raises(asyncio.CancelledError):
         await running
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def test_tokens_that_show_no_text_count_in_the_throughput_and_in_its_spread() -> None:
+    """A model made to go on after its end emits tokens without text; usage counts them."""
+    samples = tuple(
+        Sample(intended=i, sent=i, end=i + 1.0, events=(Event(i + 0.1, 1), Event(i + 0.2, 1)), completion_tokens=40)
+        for i in range(10))
+    run = bench.Run(samples, Load(), 0.0, 10.0, saturation(samples, 0.0), None, None, "e", "1", "m", "fp32", "here")
+    (throughput,) = run.measurements("output_throughput")
+    assert throughput.value == 40 and throughput.spread is not None
+    assert throughput.spread.low <= 40 <= throughput.spread.high
 
 
 def _sample(lag: float, ttft: float) -> Sample:
