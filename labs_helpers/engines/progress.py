@@ -11,7 +11,7 @@ class ProgressLine:
     """Shows `show(text)` in place; what was shown last stays when the `with` block ends.
 
     A notebook gets one display that is updated, so that the saved notebook holds only the last text. Where nothing
-    can be updated (a file, a pipe), only the last text is printed.
+    can be updated (a file, a pipe), only the last text is printed, and none when an error says more.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,10 @@ class ProgressLine:
     ) -> None:
         if not self._text or self._display is not None:
             return
-        print("" if sys.stdout.isatty() else self._text, flush=True)
+        if sys.stdout.isatty():
+            print(flush=True)
+        elif kind is None:
+            print(self._text, flush=True)
 
     def _show_in_notebook(self, text: str) -> None:
         from IPython.display import display

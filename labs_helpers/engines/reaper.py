@@ -93,6 +93,12 @@ def shared_memory() -> dict[int, str]:
     return found
 
 
+def _private_folder() -> str:
+    """A temporary folder for one engine. Its path is short: engines make sockets in it, limited to 107 characters."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="labs-engine-", dir=usual if len(usual) < 40 else "/tmp")  # noqa: S108
+
+
 def remove_shared_memory(before: Iterable[int], seen: Iterable[int]) -> None:
     """Remove the files of /dev/shm that the engine was seen to use and that were not there before it."""
     own = set(seen) - set(before)
@@ -224,7 +230,7 @@ class Guard:
         self.plan |= {
             "lock_fd": lock_fd,
             "shm_before": list(shared_memory()),
-            "tmp": tempfile.mkdtemp(prefix="labs-engine-"),
+            "tmp": _private_folder(),
         }
         self.plan["state"] = {**self.plan["state"], "guard_pid": os.getpid(), "owner_pid": self.plan["owner"]}
         self._write_state()

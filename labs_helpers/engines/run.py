@@ -115,6 +115,7 @@ class Run:
     def _death(self, waited: float) -> LabsError:
         code = self._guard.returncode
         if code == reaper.EXIT_BUSY:
+            self.log.unlink(missing_ok=True)  # nothing was started
             return busy_error(self._lock)
         if ports.listener(self.port) is not None or "address already in use" in tail(self.log, 40).lower():
             return PortLost(

@@ -31,6 +31,7 @@ def folder(tmp_path_factory) -> Path:
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
     fast.chat_template = TEMPLATE
     fast.save_pretrained(where)
+    torch.set_num_threads(1)
     torch.manual_seed(1)
     config = LlamaConfig(
         vocab_size=257,
