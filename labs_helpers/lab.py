@@ -135,7 +135,8 @@ class Lab:
 
     def _against_roof(self, row: Measurement) -> Measurement:
         """The row, flagged when it claims more than the memory bandwidth allows one stream."""
-        roofs = self.measurements("roofline", precision=row.precision)
+        roofs = self.measurements("roofline", precision=row.precision, model=row.model)
+        roofs = [roof for roof in roofs if "machine-busy" not in roof.flags]  # a lower bound is no roof
         if row.metric == "decode_throughput" and roofs and row.value > roofs[0].value:
             return row.model_copy(update={"flags": (*row.flags, "above-roofline")})
         return row

@@ -109,8 +109,15 @@ def test_a_stale_result_never_passes_for_this_run(lab, tmp_path):
 
 def test_a_decode_rate_above_the_roof_is_flagged_and_one_below_is_not(lab):
     lab.record(figure("roofline", "memory", value=100.0))
+    lab.record(figure("decode_throughput", "vllm", value=101.0).model_copy(update={"model": "another"}))
     lab.record(figure("decode_throughput", "vllm", value=101.0), figure("decode_throughput", "vllm", value=99.0))
-    assert [m.flags for m in lab.measurements("decode_throughput")] == [("above-roofline",), ()]
+    assert [m.flags for m in lab.measurements("decode_throughput")] == [(), ("above-roofline",), ()]
+
+
+def test_a_roof_measured_on_a_busy_machine_accuses_nobody(lab):
+    lab.record(figure("roofline", "memory", value=100.0, flags=("machine-busy",)))
+    lab.record(figure("decode_throughput", "vllm", value=101.0))
+    assert lab.measurements("decode_throughput")[0].flags == ()
 
 
 def test_a_check_prints_and_never_raises(lab, capsys):
