@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import shutil
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labs_helpers import syllabus
-from labs_helpers.grading import feedback, gradebook, isolate, rubric
-from labs_helpers.grading.grade import grade as grade_one
-from labs_helpers.grading.grade import rejected
-from labs_helpers.grading.gradebook import Policy
+from labs_helpers.grading import cluster, feedback, gradebook, isolate, rubric
 from labs_helpers.grading.isolate import Isolation
+from labs_helpers.grading.jobs import EngineTurn, Graded, Job, Options, grade_job
 from labs_helpers.grading.records import Grade
 from labs_helpers.grading.rubric import GradedLab
 from labs_helpers.grading.submission import Submission, find
@@ -29,43 +23,6 @@ from labs_helpers.results import write_atomically
 
 GRADER_VERSION = "1"
 """Raise it when the same submission would earn other points than before: all are then graded again."""
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a batch is graded."""
-
-    out: Path
-    jobs: int = 1
-    only: tuple[str, ...] = ()
-    scale: str = "quick"
-    trust: bool = False
-    cases: Path | None = None
-    rubrics: Path | None = None
-    policy: Policy = field(default_factory=Policy)
-    dry_run: bool = False
-    ray: str | None = None
-
-
-@dataclass(frozen=True)
-class Job:
-    """One submission of one lab, with the fingerprint that says whether it was graded before."""
-
-    submission: Submission
-    lab: GradedLab | None
-    key: str
-
-    @property
-    def name(self) -> str:
-        return f"{self.submission.student.id} lab {self.lab.id if self.lab else '?'}"
-
-
-@dataclass(frozen=True)
-class Graded:
-    """What grading one job brought: the grade, and the executed notebook as JSON text ('' for none)."""
-
-    grade: Grade
-    notebook: str = ""
 
 
 Labs = Callable[[str], GradedLab | None]
@@ -150,8 +107,6 @@ def run_all(jobs: Sequence[Job], options: Options, report: Callable[[str], None]
     if not jobs:
         return
     if options.ray:
-        from labs_helpers.grading import cluster
-
         yield from _with_progress(jobs, cluster.run(jobs, options), report)
         return
     isolation = Isolation(trusted=True) if options.trust else isolate.ready(report)
@@ -181,50 +136,6 @@ def _threads(jobs: Sequence[Job], options: Options, isolation: Isolation) -> Ite
         executor.shutdown(wait=False, cancel_futures=True)
         isolation.stop()
         executor.shutdown(wait=True)
-
-
-def grade_job(job: Job, options: Options, isolation: Isolation, turn: EngineTurn) -> Graded:
-    """Grade one job. What goes wrong in the grader itself becomes a failed grade, which a rerun repeats."""
-    s = job.submission
-    stamp = s.submitted_at.isoformat() if s.submitted_at else ""
-    common: dict[str, Any] = {"student": s.student, "key": job.key, "submitted_at": stamp}
-    if job.lab is None:
-        return Graded(Grade(**common, lab="", status="rejected", reason=s.problem))
-    if s.problem:
-        return Graded(rejected(job.lab, s.problem, **common))
-    try:
-        found, notebook = grade_one(
-            job.lab,
-            s.student,
-            s.path,
-            isolation=isolation,
-            scale=options.scale,
-            key=job.key,
-            submitted_at=stamp,
-            turn=turn,
-        )
-        return Graded(found, json.dumps(notebook) if notebook is not None else "")
-    except Exception as error:  # one submission must not stop a class
-        why = f"the grader itself failed on this one: {type(error).__name__}: {str(error)[:300]}"
-        return Graded(Grade(**common, lab=job.lab.id, status="failed", reason=why))
-
-
-class EngineTurn:
-    """Lets one lab with engines run at a time: in this process by a lock, on this machine by the engines' own."""
-
-    def __init__(self) -> None:
-        self._here = threading.Lock()
-
-    @contextmanager
-    def __call__(self, lab: GradedLab) -> Iterator[None]:
-        if not lab.uses_engines:
-            yield
-            return
-        from labs_helpers.engines.runlock import lock_path
-
-        with self._here, lock_path().open("r+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _with_progress(

@@ -8,6 +8,9 @@ with engines take turns on each machine, as they do without Ray.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
+import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -16,8 +19,8 @@ from typing import Any
 
 from labs_helpers.errors import LabsError
 from labs_helpers.grading import isolate
-from labs_helpers.grading.batch import EngineTurn, Graded, Job, Options, grade_job
 from labs_helpers.grading.isolate import Isolation
+from labs_helpers.grading.jobs import EngineTurn, Graded, Job, Options, grade_job
 from labs_helpers.grading.records import Grade
 
 ENGINE_CPUS = 2
@@ -37,7 +40,7 @@ def run(jobs: Sequence[Job], options: Options) -> Iterator[tuple[Job, Graded] | 
         for job in jobs:
             cpus = ENGINE_CPUS if job.lab is not None and job.lab.uses_engines else 1
             data = _bytes(job)
-            waiting[task.options(num_cpus=cpus).remote(job, data, shipped, _imports())] = job
+            waiting[task.options(num_cpus=cpus).remote(job, data, shipped)] = job
             yield job
         while waiting:
             done, _ = ray.wait(list(waiting), num_returns=1)
@@ -56,22 +59,26 @@ def _connect(address: str) -> Any:
         raise LabsError("Ray is not installed", ".venv/bin/pip install 'ray==2.60.0', on every machine") from None
     try:
         if not ray.is_initialized():
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=_environment())
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LabsError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}",
                         "start one: ray start --head, and give its address") from None  # fmt: skip
     return ray
 
 
-def _imports() -> list[str]:
+def _environment() -> dict[str, dict[str, str]]:
     """This process's import path: the machines of a cluster have the same checkout at the same place."""
-    return [entry for entry in sys.path if entry]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}}
 
 
-def _remote(job: Job, data: bytes, options: Options, imports: list[str]) -> Graded:
+@functools.cache
+def _isolation(trust: bool) -> Isolation:
+    return Isolation(trusted=True) if trust else isolate.ready(install=False)
+
+
+def _remote(job: Job, data: bytes, options: Options) -> Graded:
     """Runs on a machine of the cluster."""
-    sys.path.extend(entry for entry in imports if entry not in sys.path)
-    isolation = Isolation(trusted=True) if options.trust else isolate.ready(install=False)
+    isolation = _isolation(options.trust)
     with tempfile.TemporaryDirectory(prefix="labs-cluster-") as folder:
         path = Path(folder) / "submission.ipynb"
         path.write_bytes(data)

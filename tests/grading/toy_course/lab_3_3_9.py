@@ -13,6 +13,7 @@ from labs_helpers.lab import Lab
 toy_lab.register()
 lab = Lab("3.3.9", profile=profile, scale=scale, out=out)
 
+
 # %% labs={"exercise": "double"}
 def double(x):
     """Twice a number; TypeError for anything else."""
@@ -31,6 +32,7 @@ print("twice", double(21))
 # %%
 with toy_lab.serve() as url:
     lab.record(toy_lab.measure(url, 1200))
+
 
 # %% labs={"exercise": "total"}
 def total(numbers):
