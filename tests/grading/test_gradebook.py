@@ -101,9 +101,8 @@ def test_no_cell_is_a_formula_or_breaks_a_line(text: str) -> None:
 
 @given(st.text(), st.text())
 def test_junit_is_xml_whatever_a_name_holds(name: str, reason: str) -> None:
-    grade = Grade(student=Student(id=name), lab="3.3.1", key="", status="rejected", reason=reason,
-    mine = {"student_id": "ada", "lab": "3.3.1", "item": "tpot", "points": "12", "max": "", "comment": "by mail"}
-    rows.append(mine)
+    items = (Item(kind="exercise", name=name, points=0, most=10, status="failed", reason=reason),)
+    grade = Grade(student=Student(id=name), lab="3.3.1", key="", status="rejected", reason=reason, items=items)
     suite = ET.fromstring(gradebook.junit([grade]))[0]
     assert (suite.get("failures"), suite.get("errors")) == ("1", "1")
 
