@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from labs_helpers.bench.client import Sample, open_session, stream
+from labs_helpers.bench.client import open_session, stream
 from labs_helpers.bench.compare import Comparison, compare
 from labs_helpers.bench.decision import decision_table, rank
 from labs_helpers.bench.metrics import Event, percentile, percentile_or_max
 from labs_helpers.bench.report import Limits, Run
 from labs_helpers.bench.request import Request
 from labs_helpers.bench.runner import run
+from labs_helpers.bench.sample import Sample
 from labs_helpers.bench.target import Endpoint
 
 __all__ = ["Comparison", "Endpoint", "Event", "Limits", "Request", "Run", "Sample", "compare", "decision_table",

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
-from labs_helpers.bench.client import Capture, clock
+from labs_helpers.bench.client import clock
 from labs_helpers.bench.metrics import Floats
 from labs_helpers.bench.request import Request
+from labs_helpers.bench.sample import Capture
 from labs_helpers.errors import LabsError
 
 Send = Callable[[Request, float], Awaitable[Capture]]
@@ -22,6 +25,46 @@ Done = Callable[[Capture], None]
 
 _TIMER_TICK_S = 0.001
 """The event loop rounds its timers up to whole milliseconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is offered, and when: a closed loop of `streams`, or an open loop when there are `offsets`."""
+
+    requests: tuple[Request, ...]
+    streams: int = 1
+    offsets: Floats | None = None
+    request_rate: float | None = None
+    burstiness: float = 1.0
+    repeats_prompts: bool = False
+
+    async def offer(self, send: Send, done: Done) -> list[Capture]:
+        """Send everything. Results are in the order of the requests."""
+        if self.offsets is not None:
+            return await open_loop(send, self.requests, self.offsets, done)
+        return await closed_loop(send, self.requests, self.streams, done)
+
+
+def make_plan(
+    offered: Sequence[Request], requests: int | None, concurrency: int | None, request_rate: float | None,
+    burstiness: float, seed: int,
+) -> Plan:
+    """The plan for `requests` of the offered ones, in turns where there are fewer.
+
+    Raises:
+        LabsError: the numbers do not fit together.
+    """
+    if concurrency is not None and request_rate is not None:
+        raise LabsError("a load has a concurrency or a request rate, not both", "leave one of them out")
+    n = len(offered) if requests is None else requests
+    if n < 1:
+        raise LabsError(f"requests is {n}", "send at least one request")
+    if concurrency is not None and concurrency < 1:
+        raise LabsError(f"concurrency is {concurrency}", "keep at least one request in flight")
+    return Plan(
+        requests=tuple(islice(cycle(offered), n)), streams=1 if concurrency is None else concurrency,
+        offsets=None if request_rate is None else arrivals(n, request_rate, burstiness, seed),
+        request_rate=request_rate, burstiness=burstiness, repeats_prompts=n > len(offered))
 
 
 async def closed_loop(

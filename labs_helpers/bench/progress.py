@@ -29,6 +29,11 @@ class RequestProgress:
             failures = f", {self._failed} failed" if self._failed else ""
             self._line.show(f"{self._what}  {self._done}/{self._total}{failures}, {now - self._start:.0f} s")
 
+    def note(self, text: str) -> None:
+        """Show what goes on before the first request is counted."""
+        if self._line is not None:
+            self._line.show(f"{self._what}  {text}")
+
     def close(self, result: str) -> None:
         if self._line is not None:
             self._line.show(f"{self._what}  {result}")

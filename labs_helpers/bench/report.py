@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from labs_helpers.bench import metrics, witness
-from labs_helpers.bench.client import Sample
 from labs_helpers.bench.metrics import Floats
+from labs_helpers.bench.sample import Sample
 from labs_helpers.bench.saturation import Saturation
 from labs_helpers.engines.base import Counters
 from labs_helpers.errors import LabsError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -57,8 +58,11 @@ def as_requests(prompts: Iterable[Request | str | Sequence[int] | Sequence[Messa
     """Make a request of every prompt; a `Request` in the list stays as it is.
 
     Raises:
-        LabsError: there are no prompts, or one cannot be sent.
+        LabsError: there are no prompts, one cannot be sent, or a field is not a request's.
     """
+    known = {f.name for f in dataclasses.fields(Request)} - {"prompt"}
+    if unknown := sorted(set(fields) - known):
+        raise LabsError(f"a request has no {', '.join(unknown)}", f"it has {', '.join(sorted(known))}")
     requests = [
         p if isinstance(p, Request) else Request(p if isinstance(p, str) else tuple(p), **fields)  # type: ignore[arg-type]
         for p in prompts

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from labs_helpers.bench.client import Sample
 from labs_helpers.bench.metrics import median, percentile_or_max
+from labs_helpers.bench.sample import Sample
 
 LAG_LIMIT = 0.10
 """Scheduling lag may be this share of the median TTFT."""

@@ -10,7 +10,7 @@ import asyncio
 import statistics
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from labs_helpers.bench.client import Sample
+from labs_helpers.bench.sample import Sample
 from labs_helpers.engines.base import Counters
 from labs_helpers.errors import LabsError
 

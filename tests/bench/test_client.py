@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from labs_helpers.bench.client import Sample, open_session, stream, succeeded
+from labs_helpers.bench.client import open_session, stream
 from labs_helpers.bench.request import Request
+from labs_helpers.bench.sample import Sample, succeeded
 from labs_helpers.bench.wire import OLLAMA, OPENAI, Wire
 from labs_helpers.errors import LabsError
 from tests.oracle.process import MODEL, OracleProcess

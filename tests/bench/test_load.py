@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from labs_helpers import bench
-from labs_helpers.bench.client import Capture, clock
+from labs_helpers.bench.client import clock
 from labs_helpers.bench.load import arrivals, closed_loop, open_loop
 from labs_helpers.bench.request import Request
+from labs_helpers.bench.sample import Capture
 from labs_helpers.errors import LabsError
 from tests.oracle.process import MODEL, OracleProcess
 

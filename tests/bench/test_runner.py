@@ -11,8 +11,8 @@ import aiohttp
 import pytest
 
 from labs_helpers import bench
-from labs_helpers.bench.client import Sample
 from labs_helpers.bench.metrics import Event
+from labs_helpers.bench.sample import Sample
 from labs_helpers.bench.saturation import saturation
 from labs_helpers.engines.base import Availability, Counters, Engine, LaunchSpec, ModelSpec, Server
 from labs_helpers.errors import LabsError
@@ -150,6 +150,7 @@ async def test_ollama_is_measured_in_its_own_format(oracle: OracleProcess) -> No
         ({"requests": 0}, "at least one"),
         ({"output_tokens": 0}, "at least one"),
         ({"request_rate": 0.0}, "above 0"),
+        ({"temprature": 0.0}, "has no temprature"),
     ],
 )
 async def test_arguments_that_do_not_fit_are_refused(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labs_helpers.bench.client import Capture, Sample, read
 from labs_helpers.bench.ollama import read_ollama
 from labs_helpers.bench.openai import read_openai
 from labs_helpers.bench.request import Request, with_unique_prefix
+from labs_helpers.bench.sample import Capture, Sample, read
 from labs_helpers.bench.sse import sse_events
 from labs_helpers.bench.wire import OLLAMA, OPENAI, Wire
 from labs_helpers.errors import LabsError
