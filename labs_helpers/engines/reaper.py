@@ -121,10 +121,10 @@ class Guard:
         """Start what is below, wait until it ends or must end, and leave nothing."""
         libc = ctypes.CDLL(None, use_errno=True)
         libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-        for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-            signal.signal(ignored, signal.SIG_IGN)
+        # Handlers that do nothing, not SIG_IGN: the engine would inherit that and be deaf to Ctrl-C itself.
+        for passed_over in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD):
+            signal.signal(passed_over, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
         wake, wake_end = os.pipe()
         os.set_blocking(wake_end, False)
         signal.set_wakeup_fd(wake_end, warn_on_full_buffer=False)

@@ -96,7 +96,7 @@ class VLLM(Engine):
             argv.append("--enable-chunked-prefill" if chosen.chunked_prefill else "--no-enable-chunked-prefill")
         if chosen.speculative is not None:
             argv += ["--speculative-config", json.dumps(chosen.speculative)]
-        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=self._environment(chosen.threads))
+        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=self._environment(chosen.threads), ready_timeout_s=600)
 
     def _environment(self, threads: int) -> dict[str, str]:
         kept = cache_dir() / "vllm"

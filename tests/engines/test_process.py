@@ -218,6 +218,13 @@ def test_settings_of_this_process_do_not_reach_the_engine(fake, monkeypatch):
     assert b"MPLBACKEND" not in seen and b"KEPT=yes" in seen
 
 
+def test_the_engine_starts_with_no_signal_ignored_that_its_guards_pass_over(fake):
+    with process.serve(fake) as server:
+        status = Path(f"/proc/{server.pid}/status").read_text()
+    ignored = int(re.search(r"SigIgn:\s+([0-9a-f]+)", status)[1], 16)
+    assert not [s for s in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM) if ignored >> (s - 1) & 1]
+
+
 def test_memory_of_a_tree_counts_shared_pages_once(fake):
     with process.serve(fake, options={"allocate": 100}) as server:
         assert len(fake.alive()) >= 1
