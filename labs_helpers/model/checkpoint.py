@@ -31,7 +31,7 @@ def llama_config(precision: str, spec: Architecture = SPEC) -> dict[str, Any]:
     }
 
 
-def write_model(tensors: dict[str, torch.Tensor], precision: str, folder: Path) -> None:
+def write_model(tensors: dict[str, torch.Tensor], precision: str, folder: Path, spec: Architecture = SPEC) -> None:
     """Write `model.safetensors`, `config.json` and `generation_config.json`; the tokenizer stands there already.
 
     `tensors` are named as LlamaForCausalLM names them, without the output head (it is the embedding).
@@ -46,7 +46,7 @@ def write_model(tensors: dict[str, torch.Tensor], precision: str, folder: Path) 
     save_file(kept, temporary, metadata={"format": "pt"})
     temporary.chmod(0o644)  # safetensors writes for the owner only
     temporary.replace(folder / "model.safetensors")
-    (folder / "config.json").write_text(json.dumps(llama_config(precision), indent=1) + "\n")
+    (folder / "config.json").write_text(json.dumps(llama_config(precision, spec), indent=1) + "\n")
     generation = {"do_sample": False, "eos_token_id": [2, 0], "pad_token_id": 0}
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
 

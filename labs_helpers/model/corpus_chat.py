@@ -52,6 +52,14 @@ def repeat(s: Slots) -> Turns:
     return [*turns, ("user", f"And after {items[other]}?"), ("assistant", items[other + 1])]
 
 
+def echo(s: Slots) -> Turns:
+    """Copy a long run of values: so much of the text is a copy that looking back is the first thing learned."""
+    draw = s.pick((s.word, s.word, s.server, s.port, s.number, s.code, s.person))
+    items = [draw() for _ in range(s.rng.randint(6, 20))]
+    text = s.pick((" ", " ", ", ", "\n")).join(items)
+    return [("user", s.pick(("Echo: ", "Say again: ", "Echo this text:\n")) + text), ("assistant", text)]
+
+
 def say_it_back(s: Slots) -> Turns:
     """Confirm a setting in a sentence that repeats its values."""
     name, value, other = s.server(), s.port(), s.model()
