@@ -11,9 +11,10 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from labs_helpers.results import CheckOutcome
+if TYPE_CHECKING:
+    from labs_helpers.results import CheckOutcome
 
 OPEN = "open"
 """What an unfinished exercise (one that still returns `...`) is turned into."""
@@ -88,6 +89,8 @@ def verdict(case: Case, outcome: Outcome) -> str:
 
 def check(exercise: str, target: Any, cases: Sequence[Case]) -> CheckOutcome:
     """Run the cases in this process and say what came of them: the first failing case, or that all passed."""
+    from labs_helpers.results import CheckOutcome
+
     if target is None or target is ...:
         return CheckOutcome(exercise=exercise, status="open", message="not started")
     for case in cases:

@@ -320,13 +320,13 @@ def _mounts(view: View, limits: Limits) -> list[str]:
         *_parents([*view.folders, *view.placeholders, *view.writable, *([view.cwd / "x"] if view.cwd else [])]),
         *read_only(view.folders),
     ]
+    if view.cwd and view.cwd != Path(HOME):
+        mounts += private(str(view.cwd))
     for empty in view.placeholders:
         mounts += ["--ro-bind", "/dev/null", str(empty)]
     for folder in view.writable:
         mounts += private(str(folder))
     mounts += [*_parents(view.within), *read_only(view.within)]
-    if view.cwd and view.cwd != Path(HOME):
-        mounts += private(str(view.cwd))
     return [*mounts, "--remount-ro", "/", "--chdir", str(view.cwd or HOME)]
 
 
