@@ -91,17 +91,17 @@ def grade(
     late_penalty: Annotated[float, typer.Option(min=0, max=100, help="percent off per day begun")] = 0.0,
     cases: Annotated[Path | None, typer.Option(help="folder of hidden cases outside the repository")] = None,
     rubrics: Annotated[Path | None, typer.Option(help="folder of rubrics outside the repository")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="Run without bubblewrap: every submission is trusted.")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="Run without bubblewrap; you trust every submission.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be graded.")] = False,
     ray: Annotated[str | None, typer.Option(help="address of a Ray cluster, e.g. auto or ray://HOST:10001")] = None,
 ) -> None:
     """Instructors: grade submissions in isolation; gradebook, feedback pages, JUnit."""
     from labs_helpers import lab as lab_module
-    from labs_helpers.grading import batch, submission
+    from labs_helpers.grading import batch, manifest
     from labs_helpers.grading.gradebook import Policy
 
     lab_module.validate_parameters({"scale": scale})
-    due = submission.parse_moment(deadline, "--deadline") if deadline else None
+    due = manifest.parse_moment(deadline, "--deadline") if deadline else None
     options = batch.Options(out=out, jobs=jobs, only=tuple(only or ()), scale=scale, trust=trust, cases=cases,
                             rubrics=rubrics, policy=Policy(due, late_penalty), dry_run=dry_run, ray=ray)
     batch.grade(submissions, options, lambda line: print(line, flush=True))

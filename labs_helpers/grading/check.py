@@ -12,8 +12,8 @@ from labs_helpers.grading.assemble import assemble
 from labs_helpers.grading.exercises import ExerciseScore
 from labs_helpers.grading.isolate import Isolation, ready
 from labs_helpers.grading.lab_view import notebook_view
+from labs_helpers.grading.reading import Rejected, read_notebook
 from labs_helpers.grading.rubric import GradedLab
-from labs_helpers.grading.submission import Rejected, read_notebook
 
 
 def check(lab: GradedLab, notebook: Path | None = None) -> list[ExerciseScore]:

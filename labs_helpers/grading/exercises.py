@@ -15,8 +15,9 @@ from typing import Any, Literal
 
 from labs_helpers.exercises import OPEN, Case, Outcome, verdict
 from labs_helpers.grading.assemble import Assembled, definitions, helpers_only, imports_for
-from labs_helpers.grading.isolate import HOME, Isolation, View, program
+from labs_helpers.grading.isolate import Isolation
 from labs_helpers.grading.rubric import GradedLab
+from labs_helpers.grading.view import HOME, View, program
 
 RESTARTS = 2
 """A case that never ends costs a process. After so many the rest of the cases count as not reached."""

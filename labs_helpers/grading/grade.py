@@ -12,12 +12,13 @@ from typing import Any
 
 from labs_helpers.grading import exercises, measurements, roof
 from labs_helpers.grading.assemble import Assembled, assemble
-from labs_helpers.grading.isolate import HOME, Finished, Isolation, View, program
+from labs_helpers.grading.isolate import Finished, Isolation
 from labs_helpers.grading.lab_view import notebook_view
 from labs_helpers.grading.measurements import Claim
+from labs_helpers.grading.reading import Rejected, read_notebook
 from labs_helpers.grading.records import CaseRow, Grade, Item, Student
 from labs_helpers.grading.rubric import GradedLab
-from labs_helpers.grading.submission import Rejected, read_notebook
+from labs_helpers.grading.view import HOME, View, program
 from labs_helpers.grading.witness import Observer
 
 RESULTS = f"{HOME}/results"

@@ -15,8 +15,8 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 from labs_helpers.errors import LabsError
+from labs_helpers.grading.manifest import parse_moment
 from labs_helpers.grading.records import Grade, Item
-from labs_helpers.grading.submission import parse_moment
 from labs_helpers.results import write_atomically
 
 COLUMNS = ("assignment", "duedate", "timestamp", "student_id", "last_name", "first_name", "email", "raw_score",

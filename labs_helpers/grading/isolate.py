@@ -21,41 +21,19 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from labs_helpers.errors import LabsError
 from labs_helpers.grading import seccomp
 from labs_helpers.grading.processes import MARK, Group, namespace_of
+from labs_helpers.grading.view import HOME, INSIDE, View, course_view, environment, mounts, variables
 from labs_helpers.grading.watch import Limits, Watch
-from labs_helpers.paths import ROOT
 
-INSIDE = Path(__file__).with_name("inside")
-HOME = "/home/student"
 FIRST_UID = 61_000
 """Run as root, a sandbox takes a user of its own above this number, so that its process limit counts only itself."""
 USER_UID = 1_000
-SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/opt/nvidia", "/etc/alternatives", "/etc/ld.so.cache",
-          "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts",
-          "/etc/localtime", "/etc/fonts", "/etc/mime.types", "/etc/dgx-release",
-          "/sys/devices/system", "/sys/class/dmi")  # fmt: skip
-
-
-@dataclass(frozen=True)
-class View:
-    """What a program inside can see besides the system: all of it read-only."""
-
-    folders: tuple[Path, ...] = ()
-    placeholders: tuple[Path, ...] = ()
-    """Files that must exist inside but are shown empty."""
-    writable: tuple[Path, ...] = ()
-    """Paths that are private and empty inside, and writable; they hide what stands there outside."""
-    within: tuple[Path, ...] = ()
-    """Read-only paths that lie inside a writable one."""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
-    """Where the program stands: private, empty and writable."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +53,6 @@ class Finished:
     @property
     def seconds(self) -> float:
         return self.finished_at - self.started_at
-
-
-def course_view(extra: Sequence[Path] = ()) -> View:
-    """The interpreter and the course's library; no rubrics, no hidden cases, no solutions, no other submission."""
-    import site
-
-    python = {Path(sys.base_prefix), Path(sys.prefix), *map(Path, site.getsitepackages())}
-    keep = [p for p in sorted(python) if not str(p).startswith("/usr/") and p != Path("/usr")]
-    helpers = ROOT / "labs_helpers"
-    shown = [child for child in sorted(helpers.iterdir()) if child.name not in ("grading", "__pycache__")]
-    files = [path for name in ("environment", "pyproject.toml") if (path := ROOT / name).exists()]
-    return View(folders=(*keep, *shown, *files, *extra), environment={"PYTHONPATH": str(ROOT)})
-
-
-def program(name: str) -> list[str]:
-    """The command line of one of the programs in `inside/`, as seen inside."""
-    return [sys.executable, "-P", "-X", "pycache_prefix=/tmp/pycache", f"/grader/{name}.py"]
 
 
 class Isolation:
@@ -216,8 +177,8 @@ class Isolation:
             "--seccomp",
             str(filter_read),
             "--clearenv",
-            *_variables({**_environment(HOME), **view.environment}),
-            *_mounts(view, limits),
+            *variables({**environment(HOME), **view.environment}),
+            *mounts(view, limits),
             "--",
         ]
         return _Command([*wrap, *entry, *argv], {}, None), [info_write, filter_read], info_read
@@ -245,7 +206,7 @@ class Isolation:
     def _plain(self, stack: contextlib.ExitStack, argv: Sequence[str], limits: Limits, view: View) -> _Command:
         home = stack.enter_context(tempfile.TemporaryDirectory(prefix="labs-grade-", ignore_cleanup_errors=True))
         mark = uuid.uuid4().hex
-        environment = {**_environment(home), **view.environment, MARK: mark, "PATH": os.environ.get("PATH", "")}
+        variables_inside = {**environment(home), **view.environment, MARK: mark, "PATH": os.environ.get("PATH", "")}
         argv = [part.replace("/grader/", f"{INSIDE}/").replace(HOME, home) for part in argv]
         entry = [
             sys.executable,
@@ -255,7 +216,7 @@ class Isolation:
             json.dumps({"uid": None, "limits": limits.for_one_process()}),
         ]
         cwd = view.cwd if view.cwd and view.cwd.exists() else Path(home)
-        return _Command([*entry, *argv], environment, Group(mark=mark), cwd)
+        return _Command([*entry, *argv], variables_inside, Group(mark=mark), cwd)
 
 
 @dataclass(frozen=True)
@@ -269,73 +230,6 @@ class _Command:
 @contextlib.contextmanager
 def _nobody(_group: Group) -> Iterator[None]:
     yield
-
-
-def _environment(home: str) -> dict[str, str]:
-    return {
-        "HOME": home,
-        "PATH": f"{Path(sys.prefix) / 'bin'}:/usr/local/bin:/usr/bin:/bin",
-        "LANG": "C.UTF-8",
-        "USER": "student",
-        "LOGNAME": "student",
-        "PYTHONNOUSERSITE": "1",
-        "HF_HUB_OFFLINE": "1",
-        "DO_NOT_TRACK": "1",
-        "TERM": "dumb",
-        "IPYTHONDIR": f"{home}/.ipython",
-    }
-
-
-def _variables(values: Mapping[str, str]) -> list[str]:
-    return [part for name, value in values.items() for part in ("--setenv", name, value)]
-
-
-def _mounts(view: View, limits: Limits) -> list[str]:
-    def private(path: str, size: int = limits.disk_bytes) -> list[str]:
-        return ["--perms", "1777", "--size", str(size), "--tmpfs", path]
-
-    def read_only(paths: Sequence[Path]) -> list[str]:
-        return [part for path in paths for part in ("--ro-bind-try", str(path), str(path))]
-
-    mounts = _parents([Path(path) for path in SYSTEM])
-    for path in SYSTEM:
-        if Path(path).is_symlink() and path in ("/bin", "/sbin", "/lib", "/lib64"):
-            mounts += ["--symlink", str(Path(path).readlink()), path]
-        else:
-            mounts += ["--ro-bind-try", path, path]
-    mounts += [
-        "--proc",
-        "/proc",
-        "--dev",
-        "/dev",
-        *private("/dev/shm"),  # noqa: S108 (a private one)
-        "--remount-ro",
-        "/dev",
-        *private("/tmp"),  # noqa: S108 (a private one)
-        *_parents([Path(HOME)]),
-        *private(HOME),
-        "--ro-bind",
-        str(INSIDE),
-        "/grader",
-        *_parents([*view.folders, *view.placeholders, *view.writable, *([view.cwd / "x"] if view.cwd else [])]),
-        *read_only(view.folders),
-    ]
-    if view.cwd and view.cwd != Path(HOME):
-        mounts += private(str(view.cwd))
-    for empty in view.placeholders:
-        mounts += ["--ro-bind", "/dev/null", str(empty)]
-    for folder in view.writable:
-        mounts += private(str(folder))
-    mounts += [*_parents(view.within), *read_only(view.within)]
-    return [*mounts, "--remount-ro", "/", "--chdir", str(view.cwd or HOME)]
-
-
-def _parents(paths: Sequence[Path]) -> list[str]:
-    """The folders above these paths, open to every user: bubblewrap would make them for its own user alone."""
-    above = dict.fromkeys(folder for path in paths for folder in reversed(path.parents) if folder != Path("/"))
-    known = {Path(p) for p in SYSTEM}
-    wanted = [folder for folder in above if not known & {folder, *folder.parents}]  # those are the system's own
-    return [part for folder in wanted for part in ("--perms", "0755", "--dir", str(folder))]
 
 
 # -- is it there? ----------------------------------------------------------------------------------------------------

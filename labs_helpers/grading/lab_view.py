@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from labs_helpers.grading.isolate import View, course_view
 from labs_helpers.grading.rubric import GradedLab
+from labs_helpers.grading.view import View, course_view
 from labs_helpers.paths import cache_dir
 
 

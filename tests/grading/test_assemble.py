@@ -9,8 +9,8 @@ import nbformat
 import pytest
 
 from labs_helpers.grading.assemble import assemble, definitions, helpers_only, imports_for
+from labs_helpers.grading.reading import read_notebook
 from labs_helpers.grading.rubric import GradedLab
-from labs_helpers.grading.submission import read_notebook
 
 Solved = Callable[[], Any]
 

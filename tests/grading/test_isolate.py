@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from labs_helpers.errors import LabsError
-from labs_helpers.grading import isolate, seccomp
-from labs_helpers.grading.isolate import Finished, Isolation, course_view
+from labs_helpers.grading import isolate, seccomp, view
+from labs_helpers.grading.isolate import Finished, Isolation
+from labs_helpers.grading.view import course_view
 from labs_helpers.grading.watch import Limits
 from labs_helpers.paths import ROOT
 
@@ -106,8 +107,7 @@ def test_background_processes_die_with_the_run(isolation: Isolation) -> None:
 
 
 def test_a_sandbox_that_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolate, "SYSTEM", ())
-    monkeypatch.setattr(isolate, "_parents", lambda paths: ["--no-such-option"])
+    monkeypatch.setattr(view, "parents_of", lambda paths: ["--no-such-option"])
     with pytest.raises(LabsError, match="bubblewrap"):
         isolate.ready(install=False)
 

@@ -15,7 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labs_helpers.errors import LabsError
-from labs_helpers.grading.submission import Rejected, find, lab_of, read_notebook, safe_id, student_of, unzip
+from labs_helpers.grading.names import safe_id, student_of
+from labs_helpers.grading.reading import Rejected, lab_of, read_notebook
+from labs_helpers.grading.submission import find
+from labs_helpers.grading.unpack import unzip
 
 
 def notebook(lab: str = "3.3.1") -> dict[str, Any]:

@@ -17,9 +17,11 @@ from zoo import Specimen, specimens
 
 from labs_helpers.grading import batch
 from labs_helpers.grading.gradebook import COLUMNS
+from labs_helpers.grading.names import safe_id
 from labs_helpers.grading.records import Grade
 from labs_helpers.grading.rubric import GradedLab
-from labs_helpers.grading.submission import safe_id
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 NAMES = [s.student for s in specimens(1, "'/nowhere'", Path("/nowhere"))]
 
