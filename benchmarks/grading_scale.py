@@ -52,8 +52,9 @@ def main() -> None:
             seconds[jobs] = time.monotonic() - started
             scores = sorted({g.raw_score for g in grades})
             own = sorted(g.seconds for g in grades)[len(grades) // 2]
-            print(f"jobs {jobs}: {len(grades)} notebooks in {seconds[jobs]:.1f} s, "
-                  f"{seconds[jobs] / len(grades):.2f} s per notebook; median of one {own:.2f} s; scores {scores}")  # fmt: skip
+            each = seconds[jobs] / len(grades)
+            print(f"jobs {jobs}: {len(grades)} notebooks in {seconds[jobs]:.1f} s, {each:.2f} s per notebook")
+            print(f"  median of one {own:.2f} s; scores {scores}")
     first, last = min(seconds), max(seconds)
     print(f"jobs {last} against {first}: {seconds[first] / seconds[last]:.2f}x")
     per_notebook = seconds[last] / chosen.students
