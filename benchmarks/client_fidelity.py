@@ -42,6 +42,8 @@ from tests.oracle.process import OracleProcess, oracle  # noqa: E402
 WORKERS = Path(__file__).with_name("workers")
 STREAMS, REQUESTS, TOKENS = 64, 128, 65
 TTFT_MS, GAP_MS = 200, 20
+QUIET = 0.5
+"""Load average above which figures are shown, but not to be quoted."""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def ratios(passes: dict[tuple[str, str], list[Pass]], names: list[str]) -> Itera
 def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
     """All scenarios, all clients, in turns."""
     found = clients(vllm_python)
+    busy = os.getloadavg()[0]
     passes: dict[tuple[str, str], list[Pass]] = {}
     for scenario in SCENARIOS:
         timing = ("--ttft-ms", str(TTFT_MS), "--gap-ms", str(GAP_MS), "--detail", "asked")
@@ -181,7 +184,8 @@ def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
     machine = detect()
     return {
         "what": "client fidelity", "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.label, "python": sys.version.split()[0], "streams": STREAMS, "requests": REQUESTS,
+        "machine": machine.label, "load_average_before": round(busy, 2), "quiet": busy < QUIET,
+        "python": sys.version.split()[0], "streams": STREAMS, "requests": REQUESTS,
         "tokens": TOKENS, "true_ttft_ms": TTFT_MS, "true_tpot_ms": GAP_MS, "repeats": repeats,
         "scenarios": [asdict(s) for s in SCENARIOS],
         "rows": [row(name, s, passes[name, s.name]) for s in SCENARIOS for name in names],
@@ -216,6 +220,8 @@ def show(result: dict[str, Any]) -> None:
     for reason in result["unavailable"]:
         console.print(f"not measured: {reason}")
     console.print(f"{result['machine']}, {result['repeats']} passes in turns")
+    if not result["quiet"]:
+        console.print(f"load average {result['load_average_before']} at the start: not a quiet machine, do not quote")
 
 
 def _shown(error: dict[str, Any]) -> str:
