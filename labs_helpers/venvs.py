@@ -84,7 +84,7 @@ def build(path: Path, steps: Sequence[Step], *, expected: str, title: str, repor
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         log.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.parent / f".{path.name}.lock", title, report):
+        with _lock(path.parent / f"{path.name}.lock", title, report):
             if ready(path, expected):
                 return
             (path / STAMP).unlink(missing_ok=True)

@@ -69,6 +69,7 @@ class OllamaOptions(options.Options):
 class Ollama(Engine):
     name = "ollama"
     title = "Ollama"
+    wire = "ollama-ndjson"  # durations and counts come with its native stream only
     precisions = ("fp32", "q8_0", "bf16")
 
     def availability(self, machine: Machine) -> Availability:
