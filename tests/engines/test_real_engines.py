@@ -236,7 +236,7 @@ def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eve
         client.wait_for_ready(timeout=60)
         client.execute(KERNEL_CELL)
         pid, told = kernel.provisioner.pid, ""
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 540
         # "starting" is far enough into the start that vLLM has processes of its own below the two guards
         while moment not in told or len(reaper.descendants(pid)) < 5:
             assert time.monotonic() < deadline
