@@ -9,10 +9,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from labs_helpers import syllabus
+from labs_helpers.errors import LabsError
 from labs_helpers.grading import cluster, feedback, gradebook, isolate, rubric
 from labs_helpers.grading.isolate import Isolation
 from labs_helpers.grading.jobs import EngineTurn, Graded, Job, Options, grade_job
@@ -67,15 +69,21 @@ def plan(found: Sequence[Submission], options: Options, labs: Labs) -> list[Job]
     only = tuple(syllabus.find(name).id for name in options.only)
     named = {s.lab for s in found if s.lab}
     sole = only[0] if len(only) == 1 else next(iter(named)) if len(named) == 1 else ""
-    jobs = []
+    jobs: dict[tuple[str, str], Job] = {}
     for s in found:
-        lab = labs(s.lab or sole) if (s.lab or sole) else None
-        if only and (lab is None or lab.id not in only):
+        name = s.lab or sole
+        if only and name not in only:
             continue
+        lab = labs(name) if name else None
         if lab is None and not s.problem:
-            s = Submission(s.student, s.path, s.lab, s.submitted_at, "the notebook does not say which lab it is of")
-        jobs.append(Job(s, lab, fingerprint(s, lab, options)))
-    return jobs
+            why = f"lab {name} is not graded here" if name else "the notebook does not say which lab it is of"
+            s = replace(s, problem=why)
+        at = (s.student.id.casefold(), name)
+        if at in jobs:
+            both = ", ".join(sorted((jobs[at].submission.path.name, s.path.name)))
+            s = replace(jobs[at].submission, problem=f"2 submissions of one student: {both}; keep the one that counts")
+        jobs[at] = Job(s, lab, fingerprint(s, lab, options))
+    return list(jobs.values())
 
 
 def fingerprint(submission: Submission, lab: GradedLab | None, options: Options) -> str:
@@ -92,7 +100,10 @@ def _course_labs(options: Options) -> Labs:
 
     def get(lab_id: str) -> GradedLab | None:
         if lab_id not in loaded:
-            entry = syllabus.find(lab_id)
+            try:
+                entry = syllabus.find(lab_id)
+            except LabsError:  # a notebook may claim to be of any lab
+                return None
             loaded[lab_id] = rubric.load(entry, cases=options.cases, rubrics=options.rubrics) if entry.built else None
         return loaded[lab_id]
 

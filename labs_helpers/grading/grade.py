@@ -133,7 +133,7 @@ def rejected(lab: GradedLab, why: str, **common: Any) -> Grade:
     items = (
         *(Item(kind="exercise", name=n, points=0, most=p, status="missing") for n, p in lab.rubric.exercises.items()),
         *(
-            Item(kind="measurement", name=m.metric, points=0, most=m.points, status="missing")
+            Item(kind="measurement", name=m.metric or m.rule, points=0, most=m.points, status="missing")
             for m in lab.rubric.measurements
         ),
     )

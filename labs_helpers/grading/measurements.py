@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,7 +48,7 @@ def score(
     wanted = lab.rubric.measurements
     result, why = accept(lab.id, claim)
     if result is None:
-        return [MeasurementScore(_name(m.metric, m.args), 0, m.points, why) for m in wanted], None
+        return [MeasurementScore(m.look(LabResult(lab=lab.id)).name, 0, m.points, why) for m in wanted], None
     doubts = examine(result, evidence, lab.rubric.plausibility, roof, claim.finished_at - claim.started_at)
     believed = result.model_copy(
         update={"measurements": [m for i, m in enumerate(result.measurements) if i not in doubts]}
@@ -62,10 +62,6 @@ def score(
         else:
             scores.append(MeasurementScore(found.name, rule.points if found.met else 0, rule.points, found.detail))
     return scores, believed
-
-
-def _name(metric: str, args: Mapping[str, object]) -> str:
-    return f"{metric} of {args['at_least']} engines" if "at_least" in args else metric
 
 
 def accept(lab_id: str, claim: Claim) -> tuple[LabResult | None, str]:

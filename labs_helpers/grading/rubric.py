@@ -34,17 +34,24 @@ class Measured(BaseModel):
 
     rule: str
     points: float = Field(gt=0)
-    metric: str
+    metric: str = ""
+    """The metric it is about; '' for a rule that takes none."""
     args: dict[str, Any] = Field(default_factory=dict)
 
     def look(self, result: LabResult) -> Requirement:
         """Whether these results meet it."""
-        return getattr(requirements, self.rule)(self.metric, **self.args)(result)
+        given = (self.metric,) if self.metric else ()
+        found: Requirement = getattr(requirements, self.rule)(*given, **self.args)(result)
+        return found
 
     @model_validator(mode="after")
     def _known(self) -> Self:
         if self.rule.startswith("_") or not hasattr(requirements, self.rule):
             raise ValueError(f"there is no rule {self.rule!r} in labs_helpers/syllabus/requirements.py")
+        try:
+            self.look(LabResult(lab=""))
+        except TypeError as error:
+            raise ValueError(f"{self.rule} does not take these arguments: {error}") from None
         return self
 
 
