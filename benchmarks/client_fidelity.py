@@ -94,12 +94,23 @@ def take(client: Client, scenario: Scenario, server: OracleProcess) -> Pass:
     server.forget()
     with tempfile.TemporaryDirectory() as scratch:
         answer = Path(scratch) / "answer.json"
-        task = {"base_url": server.base_url, "chat": scenario.chat, "streams": STREAMS, "requests": REQUESTS,
-                "tokens": TOKENS, "answer": str(answer), "scratch": scratch}
+        task = {
+            "base_url": server.base_url,
+            "chat": scenario.chat,
+            "streams": STREAMS,
+            "requests": REQUESTS,
+            "tokens": TOKENS,
+            "answer": str(answer),
+            "scratch": scratch,
+        }
         done = subprocess.run(
-            [client.python, str(WORKERS / client.worker), json.dumps(task)], capture_output=True, text=True,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1",
-                              "DO_NOT_TRACK": "1"}, check=False)
+            [client.python, str(WORKERS / client.worker), json.dumps(task)],
+            capture_output=True,
+            text=True,
+            env=os.environ
+            | {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"},
+            check=False,
+        )
         if done.returncode != 0 or not answer.exists():
             last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no output"]
             raise LabsError(f"{client.name} failed in {scenario.name}: {last[0]}", f"run it alone: {client.worker}")
@@ -118,7 +129,9 @@ def take(client: Client, scenario: Scenario, server: OracleProcess) -> Pass:
         ttft_errors=[(r["ttft"] - (t["emitted"][0][0] - r["sent"])) * 1e3 for r, t in pairs],
         tpot_errors=[(r["tpot"] - _true_tpot(t)) * 1e3 for r, t in pairs],
         cpu_us_per_event=(cpu_long - cpu_short) / more_events * 1e6,
-        cpu_us_per_request=cpu_short / len(short) * 1e6, version=said["version"])
+        cpu_us_per_request=cpu_short / len(short) * 1e6,
+        version=said["version"],
+    )
 
 
 def _true_tpot(truth: dict[str, Any]) -> float:
@@ -135,9 +148,14 @@ def row(client: str, scenario: Scenario, passes: list[Pass]) -> dict[str, Any]:
     ttft = np.concatenate([p.ttft_errors for p in passes])
     tpot = np.concatenate([p.tpot_errors for p in passes])
     return {
-        "client": client, "version": passes[0].version, "scenario": scenario.name, "title": scenario.title,
-        "passes": len(passes), "requests": len(ttft),
-        "ttft_error_ms": _summary(ttft), "tpot_error_ms": _summary(tpot),
+        "client": client,
+        "version": passes[0].version,
+        "scenario": scenario.name,
+        "title": scenario.title,
+        "passes": len(passes),
+        "requests": len(ttft),
+        "ttft_error_ms": _summary(ttft),
+        "tpot_error_ms": _summary(tpot),
         "cpu_us_per_event": _range([p.cpu_us_per_event for p in passes]),
         "cpu_us_per_request": _range([p.cpu_us_per_request for p in passes]),
     }
@@ -149,8 +167,12 @@ def _range(values: list[float]) -> dict[str, Any]:
 
 def _summary(errors: np.ndarray[Any, np.dtype[np.float64]]) -> dict[str, Any]:
     middle, tail = iqr(errors), percentile_or_max(np.abs(errors), 99)
-    return {"median": median(errors), "iqr": [middle.low, middle.high], f"abs_{tail.label.lower()}": tail.value,
-            "n": len(errors)}
+    return {
+        "median": median(errors),
+        "iqr": [middle.low, middle.high],
+        f"abs_{tail.label.lower()}": tail.value,
+        "n": len(errors),
+    }
 
 
 def ratios(passes: dict[tuple[str, str], list[Pass]], names: list[str]) -> Iterator[dict[str, Any]]:
@@ -160,8 +182,12 @@ def ratios(passes: dict[tuple[str, str], list[Pass]], names: list[str]) -> Itera
             ours, peer = ([p.cpu_us_per_event for p in passes[name, scenario.name]] for name in names)
             pairs = [b / a for a, b in zip(ours, peer, strict=True)]
             spread = bootstrap95(pairs)
-            yield {"scenario": scenario.name, "cpu_ratio": float(np.mean(pairs)),
-                   "bootstrap95": [spread.low, spread.high], "n": len(pairs)}
+            yield {
+                "scenario": scenario.name,
+                "cpu_ratio": float(np.mean(pairs)),
+                "bootstrap95": [spread.low, spread.high],
+                "n": len(pairs),
+            }
 
 
 def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
@@ -175,18 +201,29 @@ def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
             for repeat in range(repeats):
                 for client in found[:: 1 if repeat % 2 == 0 else -1]:
                     if not quiet:
-                        print(f"\r\x1b[2K{scenario.name}: {client.name}, pass {repeat + 1} of {repeats}", end="",
-                              flush=True)
+                        print(
+                            f"\r\x1b[2K{scenario.name}: {client.name}, pass {repeat + 1} of {repeats}",
+                            end="",
+                            flush=True,
+                        )
                     passes.setdefault((client.name, scenario.name), []).append(take(client, scenario, server))
     if not quiet:
         print("\r\x1b[2K", end="")
     names = [client.name for client in found]
     machine = detect()
     return {
-        "what": "client fidelity", "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.label, "load_average_before": round(busy, 2), "quiet": busy < QUIET,
-        "python": sys.version.split()[0], "streams": STREAMS, "requests": REQUESTS,
-        "tokens": TOKENS, "true_ttft_ms": TTFT_MS, "true_tpot_ms": GAP_MS, "repeats": repeats,
+        "what": "client fidelity",
+        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": machine.label,
+        "load_average_before": round(busy, 2),
+        "quiet": busy < QUIET,
+        "python": sys.version.split()[0],
+        "streams": STREAMS,
+        "requests": REQUESTS,
+        "tokens": TOKENS,
+        "true_ttft_ms": TTFT_MS,
+        "true_tpot_ms": GAP_MS,
+        "repeats": repeats,
         "scenarios": [asdict(s) for s in SCENARIOS],
         "rows": [row(name, s, passes[name, s.name]) for s in SCENARIOS for name in names],
         "ratios": list(ratios(passes, names)),
@@ -199,24 +236,39 @@ def show(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{result['streams']} streams, true TTFT {result['true_ttft_ms']} ms and TPOT "
-                        f"{result['true_tpot_ms']} ms. Errors in ms, CPU in us")
-    for heading in ("load", "client", "TTFT error\nmedian, P99", "TPOT error\nmedian, P99", "CPU/event\n[min, max]",
-                    "CPU/request"):
+    table = Table(
+        title=f"{result['streams']} streams, true TTFT {result['true_ttft_ms']} ms and TPOT "
+        f"{result['true_tpot_ms']} ms. Errors in ms, CPU in us"
+    )
+    for heading in (
+        "load",
+        "client",
+        "TTFT error\nmedian, P99",
+        "TPOT error\nmedian, P99",
+        "CPU/event\n[min, max]",
+        "CPU/request",
+    ):
         table.add_column(heading)
     for line in result["rows"]:
         cpu = line["cpu_us_per_event"]
-        table.add_row(line["scenario"], line["client"], _shown(line["ttft_error_ms"]), _shown(line["tpot_error_ms"]),
-                      f"{cpu['median']:.1f} [{cpu['min']:.1f}, {cpu['max']:.1f}]",
-                      f"{line['cpu_us_per_request']['median']:.0f}")
+        table.add_row(
+            line["scenario"],
+            line["client"],
+            _shown(line["ttft_error_ms"]),
+            _shown(line["tpot_error_ms"]),
+            f"{cpu['median']:.1f} [{cpu['min']:.1f}, {cpu['max']:.1f}]",
+            f"{line['cpu_us_per_request']['median']:.0f}",
+        )
     console = Console()
     console.print(table)
     for scenario in result["scenarios"]:
         console.print(f"{scenario['name']}: {scenario['title']}")
     for ratio in result["ratios"]:
         low, high = ratio["bootstrap95"]
-        console.print(f"{ratio['scenario']}: vllm bench serve uses {ratio['cpu_ratio']:.2f}x our CPU per event "
-                      f"[{low:.2f}, {high:.2f}], {ratio['n']} pairs")
+        console.print(
+            f"{ratio['scenario']}: vllm bench serve uses {ratio['cpu_ratio']:.2f}x our CPU per event "
+            f"[{low:.2f}, {high:.2f}], {ratio['n']} pairs"
+        )
     for reason in result["unavailable"]:
         console.print(f"not measured: {reason}")
     console.print(f"{result['machine']}, {result['repeats']} passes in turns")
@@ -232,8 +284,11 @@ def _shown(error: dict[str, Any]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="passes per client and load (default 5)")
-    parser.add_argument("--vllm-python", default=str(cache_dir() / "engines/vllm/bin/python"),
-                        help="Python of an environment with vLLM (default: the one of ./labs engines install vllm)")
+    parser.add_argument(
+        "--vllm-python",
+        default=str(cache_dir() / "engines/vllm/bin/python"),
+        help="Python of an environment with vLLM (default: the one of ./labs engines install vllm)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.add_argument("--out", type=Path, help="also write the JSON to this file")
     arguments = parser.parse_args()

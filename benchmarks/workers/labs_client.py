@@ -19,8 +19,14 @@ async def main(task: dict[str, Any]) -> dict[str, Any]:
     await bench.run(task["base_url"], prompts[:1], output_tokens=2, progress=False)  # imports on use happen here
     for tokens in (1, task["tokens"]):
         before = time.process_time()
-        run = await bench.run(task["base_url"], prompts, concurrency=task["streams"], output_tokens=tokens,
-                              chat=task["chat"], progress=False)
+        run = await bench.run(
+            task["base_url"],
+            prompts,
+            concurrency=task["streams"],
+            output_tokens=tokens,
+            chat=task["chat"],
+            progress=False,
+        )
         run.measurements()
         cpu_s.append(time.process_time() - before)
     requests = [

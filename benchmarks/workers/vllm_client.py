@@ -25,16 +25,35 @@ def load(task: dict[str, Any], tokens: int) -> tuple[float, dict[str, Any]]:
     """CPU seconds of the load, and what it reports."""
     parser = FlexibleArgumentParser()
     serve.add_cli_args(parser)
-    arguments = parser.parse_args([
-        "--backend", "openai-chat" if task["chat"] else "openai",
-        "--endpoint", "/v1/chat/completions" if task["chat"] else "/v1/completions",
-        "--base-url", task["base_url"], "--model", "oracle", "--skip-tokenizer-init",
-        "--dataset-name", "custom", "--num-prompts", str(task["requests"]), "--max-concurrency", str(task["streams"]),
-        "--num-warmups", str(2 * task["streams"]), "--temperature", "0", "--disable-tqdm", "--save-detailed",
-    ])
+    arguments = parser.parse_args(
+        [
+            "--backend",
+            "openai-chat" if task["chat"] else "openai",
+            "--endpoint",
+            "/v1/chat/completions" if task["chat"] else "/v1/completions",
+            "--base-url",
+            task["base_url"],
+            "--model",
+            "oracle",
+            "--skip-tokenizer-init",
+            "--dataset-name",
+            "custom",
+            "--num-prompts",
+            str(task["requests"]),
+            "--max-concurrency",
+            str(task["streams"]),
+            "--num-warmups",
+            str(2 * task["streams"]),
+            "--temperature",
+            "0",
+            "--disable-tqdm",
+            "--save-detailed",
+        ]
+    )
     serve.get_samples = lambda *_: [
-        SampleRequest(prompt=f"request {i} of the fidelity benchmark", prompt_len=6, expected_output_len=tokens,
-                      request_id=str(i))
+        SampleRequest(
+            prompt=f"request {i} of the fidelity benchmark", prompt_len=6, expected_output_len=tokens, request_id=str(i)
+        )
         for i in range(task["requests"])
     ]
     cpu_s = 0.0
@@ -54,8 +73,14 @@ def load(task: dict[str, Any], tokens: int) -> tuple[float, dict[str, Any]]:
 def main(task: dict[str, Any]) -> None:
     cpu_short, _ = load(task, 1)
     cpu_long, result = load(task, task["tokens"])
-    rows = zip(result["start_times"], result["ttfts"], result["itls"], result["output_lens"],
-               result["generated_texts"], strict=True)
+    rows = zip(
+        result["start_times"],
+        result["ttfts"],
+        result["itls"],
+        result["output_lens"],
+        result["generated_texts"],
+        strict=True,
+    )
     requests = [
         # As serve.calculate_metrics has it: latency is TTFT plus the gaps, over all tokens but one.
         {"id": int(text.split()[0].removeprefix("#")), "sent": start, "ttft": ttft, "tpot": sum(itl) / (tokens - 1)}

@@ -12,5 +12,20 @@ from labs_helpers.bench.runner import run
 from labs_helpers.bench.sample import Sample
 from labs_helpers.bench.target import Endpoint
 
-__all__ = ["Comparison", "Endpoint", "Event", "Limits", "Request", "Run", "Sample", "compare", "decision_table",
-           "open_session", "percentile", "percentile_or_max", "rank", "run", "stream"]
+__all__ = [
+    "Comparison",
+    "Endpoint",
+    "Event",
+    "Limits",
+    "Request",
+    "Run",
+    "Sample",
+    "compare",
+    "decision_table",
+    "open_session",
+    "percentile",
+    "percentile_or_max",
+    "rank",
+    "run",
+    "stream",
+]

@@ -138,8 +138,10 @@ async def model_names(session: aiohttp.ClientSession, base_url: str, wire: Wire 
         async with asyncio.timeout(30.0), session.get(url) as response:
             return wire.model_names(orjson.loads(await response.read()))
     except (aiohttp.ClientError, OSError, TimeoutError, orjson.JSONDecodeError, KeyError, AttributeError) as problem:
-        raise LabsError(f"{url} lists no models: {type(problem).__name__} {problem}",
-                        "check that the server runs and speaks this format") from None
+        raise LabsError(
+            f"{url} lists no models: {type(problem).__name__} {problem}",
+            "check that the server runs and speaks this format",
+        ) from None
 
 
 def _shown(body: bytes) -> str:

@@ -50,18 +50,34 @@ class Comparison:
     def measurement(self, **provenance: Any) -> Measurement:
         """The speedup as a record; provenance (engine, version, load...) is the candidate's unless given."""
         run = self.last_run
-        known: dict[str, Any] = {} if run is None else {
-            "engine": run.engine, "engine_version": run.engine_version, "model": run.model,
-            "precision": run.precision, "machine": run.machine, "load": run.load, "flags": run.flags,
-        }
-        return Measurement(metric="speedup", value=self.speedup, spread=self.spread, n=len(self.baseline),
-                           **({"load": Load()} | known | provenance))
+        known: dict[str, Any] = (
+            {}
+            if run is None
+            else {
+                "engine": run.engine,
+                "engine_version": run.engine_version,
+                "model": run.model,
+                "precision": run.precision,
+                "machine": run.machine,
+                "load": run.load,
+                "flags": run.flags,
+            }
+        )
+        return Measurement(
+            metric="speedup",
+            value=self.speedup,
+            spread=self.spread,
+            n=len(self.baseline),
+            **({"load": Load()} | known | provenance),
+        )
 
     def __str__(self) -> str:
         a, b = self.names
         unit = METRICS[self.metric].unit
-        return (f"{b} is {self.speedup:.2f}x {a} in {self.metric} [{self.spread.low:.2f}, {self.spread.high:.2f}], "
-                f"{len(self.baseline)} pairs: {median(self.candidate):.4g} against {median(self.baseline):.4g} {unit}")
+        return (
+            f"{b} is {self.speedup:.2f}x {a} in {self.metric} [{self.spread.low:.2f}, {self.spread.high:.2f}], "
+            f"{len(self.baseline)} pairs: {median(self.candidate):.4g} against {median(self.baseline):.4g} {unit}"
+        )
 
 
 async def compare(
@@ -102,7 +118,8 @@ async def compare(
 
 def _value(result: Run | float, metric: str, name: str) -> float:
     found: Sequence[float] = (
-        [m.value for m in result.measurements() if m.metric == metric] if isinstance(result, Run) else [result])
+        [m.value for m in result.measurements() if m.metric == metric] if isinstance(result, Run) else [result]
+    )
     if not found or not found[0] > 0:
         raise LabsError(f"{name} gave no {metric} above 0", "look at what that side measured")
     return float(found[0])

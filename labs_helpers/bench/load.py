@@ -46,8 +46,12 @@ class Plan:
 
 
 def make_plan(
-    offered: Sequence[Request], requests: int | None, concurrency: int | None, request_rate: float | None,
-    burstiness: float, seed: int,
+    offered: Sequence[Request],
+    requests: int | None,
+    concurrency: int | None,
+    request_rate: float | None,
+    burstiness: float,
+    seed: int,
 ) -> Plan:
     """The plan for `requests` of the offered ones, in turns where there are fewer.
 
@@ -62,9 +66,13 @@ def make_plan(
     if concurrency is not None and concurrency < 1:
         raise LabsError(f"concurrency is {concurrency}", "keep at least one request in flight")
     return Plan(
-        requests=tuple(islice(cycle(offered), n)), streams=1 if concurrency is None else concurrency,
+        requests=tuple(islice(cycle(offered), n)),
+        streams=1 if concurrency is None else concurrency,
         offsets=None if request_rate is None else arrivals(n, request_rate, burstiness, seed),
-        request_rate=request_rate, burstiness=burstiness, repeats_prompts=n > len(offered))
+        request_rate=request_rate,
+        burstiness=burstiness,
+        repeats_prompts=n > len(offered),
+    )
 
 
 async def closed_loop(

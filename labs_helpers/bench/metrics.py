@@ -130,8 +130,10 @@ def percentile(values: Sequence[float] | Floats, q: float) -> float:
     data = _finite(values)
     need = samples_needed(q)
     if len(data) < need:
-        raise LabsError(f"P{q:g} of {len(data)} samples is noise: it needs at least {need}",
-                        "take more samples, or report percentile_or_max()")
+        raise LabsError(
+            f"P{q:g} of {len(data)} samples is noise: it needs at least {need}",
+            "take more samples, or report percentile_or_max()",
+        )
     return float(np.percentile(data, q))
 
 

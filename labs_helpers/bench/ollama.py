@@ -8,8 +8,14 @@ from labs_helpers.bench.request import Request
 from labs_helpers.bench.transcript import Gathering, Transcript, error_text, numbers
 from labs_helpers.errors import LabsError
 
-_TIMINGS = ("total_duration", "load_duration", "prompt_eval_count", "prompt_eval_duration", "eval_count",
-            "eval_duration")
+_TIMINGS = (
+    "total_duration",
+    "load_duration",
+    "prompt_eval_count",
+    "prompt_eval_duration",
+    "eval_count",
+    "eval_duration",
+)
 
 
 def read_ollama(body: bytes) -> Transcript:
@@ -35,8 +41,12 @@ def read_ollama(body: bytes) -> Transcript:
             last = event
             found.ended = True
             found.finish_reason = event.get("done_reason") or "stop"
-    return found.transcript(prompt=last.get("prompt_eval_count"), cached=None, completion=last.get("eval_count"),
-                            timings=numbers({k: last.get(k) for k in _TIMINGS}))
+    return found.transcript(
+        prompt=last.get("prompt_eval_count"),
+        cached=None,
+        completion=last.get("eval_count"),
+        timings=numbers({k: last.get(k) for k in _TIMINGS}),
+    )
 
 
 def ollama_body(request: Request, model: str) -> dict[str, Any]:

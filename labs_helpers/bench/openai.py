@@ -50,9 +50,11 @@ def read_openai(body: bytes) -> Transcript:
     details = usage.get("prompt_tokens_details") or {}
     cached = details.get("cached_tokens")
     return found.transcript(
-        prompt=usage.get("prompt_tokens"), completion=usage.get("completion_tokens"),
+        prompt=usage.get("prompt_tokens"),
+        completion=usage.get("completion_tokens"),
         cached=timings.get("cache_n") if cached is None else cached,  # llama.cpp's name for it
-        timings=numbers(timings))
+        timings=numbers(timings),
+    )
 
 
 def _token_count(choice: Mapping[str, Any]) -> int:
@@ -72,7 +74,10 @@ def _argument_chars(calls: list[dict[str, Any]]) -> int:
 def openai_body(request: Request, model: str) -> dict[str, Any]:
     """The request as its endpoint takes it."""
     body: dict[str, Any] = {
-        "model": model, "stream": True, "max_tokens": request.max_tokens, "temperature": request.temperature,
+        "model": model,
+        "stream": True,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
         # Running usage tells how many tokens an event carried; servers that do not know it ignore it.
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }

@@ -98,9 +98,15 @@ class Run:
             if len(values) == 0:
                 continue
             queueing = metric == "prefill_throughput" and self.load.concurrency != 1
-            found.append(self._measurement(
-                metric, metrics.median(values), n=len(values), spread=metrics.iqr(values),
-                flags=("includes-queueing",) if queueing else ()))
+            found.append(
+                self._measurement(
+                    metric,
+                    metrics.median(values),
+                    n=len(values),
+                    spread=metrics.iqr(values),
+                    flags=("includes-queueing",) if queueing else (),
+                )
+            )
         return found
 
     def _rates(self) -> list[Measurement]:
@@ -112,24 +118,37 @@ class Run:
         tokens = np.concatenate([[e.tokens for s in good for e in s.events], unseen])
         total = sum(s.completion_tokens for s in good)
         found = [
-            self._measurement("output_throughput", total / self.duration_s, n=len(good),
-                              spread=self._window_spread(times, tokens)),
-            self._measurement("request_throughput", len(good) / self.duration_s, n=len(good),
-                              spread=self._window_spread(ends, np.ones(len(ends)))),
+            self._measurement(
+                "output_throughput", total / self.duration_s, n=len(good), spread=self._window_spread(times, tokens)
+            ),
+            self._measurement(
+                "request_throughput",
+                len(good) / self.duration_s,
+                n=len(good),
+                spread=self._window_spread(ends, np.ones(len(ends))),
+            ),
         ]
         if self.limits is not None:
             met = [self.limits.met_by(s) for s in self.samples]
             all_ends = np.array([s.end for s in self.samples])
-            found.append(self._measurement("goodput", metrics.goodput(met, self.duration_s), n=len(self.samples),
-                                           spread=self._window_spread(all_ends, np.array(met, dtype=float))))
+            found.append(
+                self._measurement(
+                    "goodput",
+                    metrics.goodput(met, self.duration_s),
+                    n=len(self.samples),
+                    spread=self._window_spread(all_ends, np.array(met, dtype=float)),
+                )
+            )
         return found
 
     def _totals(self) -> list[Measurement]:
         """Sums over all requests: counts, so without a spread."""
         good = self.good
-        sums = {"prompt_tokens": [s.prompt_tokens for s in good],
-                "completion_tokens": [s.completion_tokens for s in good],
-                "cached_tokens": [s.cached_tokens for s in good if s.cached_tokens is not None]}
+        sums = {
+            "prompt_tokens": [s.prompt_tokens for s in good],
+            "completion_tokens": [s.completion_tokens for s in good],
+            "cached_tokens": [s.cached_tokens for s in good if s.cached_tokens is not None],
+        }
         return [self._measurement(name, float(sum(values)), n=len(values)) for name, values in sums.items() if values]
 
     def _window_spread(self, times: Floats, weights: Floats) -> Spread:
@@ -137,18 +156,31 @@ class Run:
         counts, _ = np.histogram(times, bins=_WINDOWS, range=(self.started, self.ended), weights=weights)
         return metrics.bootstrap95(counts * (_WINDOWS / self.duration_s))
 
-    def _measurement(self, metric: str, value: float, *, n: int, spread: Spread | None = None,
-                     flags: tuple[str, ...] = ()) -> Measurement:
+    def _measurement(
+        self, metric: str, value: float, *, n: int, spread: Spread | None = None, flags: tuple[str, ...] = ()
+    ) -> Measurement:
         own = witness.figure(metric, self.good, self.counters, self.duration_s)
         return Measurement(
-            metric=metric, value=value, n=n, spread=spread, witness=own, engine=self.engine,
-            engine_version=self.engine_version, model=self.model, precision=self.precision, machine=self.machine,
-            load=self.load, flags=(*self.flags, *flags))
+            metric=metric,
+            value=value,
+            n=n,
+            spread=spread,
+            witness=own,
+            engine=self.engine,
+            engine_version=self.engine_version,
+            model=self.model,
+            precision=self.precision,
+            machine=self.machine,
+            load=self.load,
+            flags=(*self.flags, *flags),
+        )
 
     def __repr__(self) -> str:
         """A few lines for the end of a notebook cell, not every sample."""
-        lines = [f"Run of {self.engine} {self.engine_version}, {self.model} {self.precision}: {self.load.label()}, "
-                 f"{len(self.good)} of {len(self.samples)} requests in {self.duration_s:.1f} s"]
+        lines = [
+            f"Run of {self.engine} {self.engine_version}, {self.model} {self.precision}: {self.load.label()}, "
+            f"{len(self.good)} of {len(self.samples)} requests in {self.duration_s:.1f} s"
+        ]
         for m in self.measurements():
             spread = f"  [{m.spread.low:.4g}, {m.spread.high:.4g}] {m.spread.kind}" if m.spread else ""
             own = f"  engine says {m.witness:.4g}" if m.witness is not None else ""

@@ -84,19 +84,29 @@ async def run(
             after = await witness.settled(target.counters)
             client_state = saturation(good, cpu_share)
             result = Run(
-                samples=samples, load=_load(plan, workload, good), saturation=client_state, limits=limits,
-                started=min(s.intended for s in samples), ended=max(s.end for s in samples),
+                samples=samples,
+                load=_load(plan, workload, good),
+                saturation=client_state,
+                limits=limits,
+                started=min(s.intended for s in samples),
+                ended=max(s.end for s in samples),
                 counters=after.since(before) if after is not None and before is not None else None,
-                engine=target.engine, engine_version=target.version, model=target.model, precision=target.precision,
-                machine=_machine_label(), flags=_flags(plan, client_state, len(samples) - len(good)))
+                engine=target.engine,
+                engine_version=target.version,
+                model=target.model,
+                precision=target.precision,
+                machine=_machine_label(),
+                flags=_flags(plan, client_state, len(samples) - len(good)),
+            )
             line.close(_summary(result))
     return result
 
 
 def _sender(session: aiohttp.ClientSession, target: Target, stall_s: float) -> Send:
     async def send(request: Request, due: float) -> Capture:
-        return await client.capture(session, target.base_url, target.asked_model, request, due, wire=target.wire,
-                                    stall_s=stall_s)
+        return await client.capture(
+            session, target.base_url, target.asked_model, request, due, wire=target.wire, stall_s=stall_s
+        )
 
     return send
 
@@ -115,9 +125,15 @@ async def _warm_up(send: Send, offered: Sequence[Request], streams: int, target:
 def _load(plan: Plan, workload: str, good: Sequence[Sample]) -> Load:
     is_open = plan.offsets is not None
     return Load(
-        workload=workload, arrival="open" if is_open else "closed", concurrency=None if is_open else plan.streams,
-        request_rate=plan.request_rate, burstiness=plan.burstiness if is_open else None, requests=len(plan.requests),
-        prompt_tokens=_mean([s.prompt_tokens for s in good]), output_tokens=_mean([s.completion_tokens for s in good]))
+        workload=workload,
+        arrival="open" if is_open else "closed",
+        concurrency=None if is_open else plan.streams,
+        request_rate=plan.request_rate,
+        burstiness=plan.burstiness if is_open else None,
+        requests=len(plan.requests),
+        prompt_tokens=_mean([s.prompt_tokens for s in good]),
+        output_tokens=_mean([s.completion_tokens for s in good]),
+    )
 
 
 def _flags(plan: Plan, client_state: Saturation, failed: int) -> tuple[str, ...]:
@@ -133,8 +149,7 @@ def _summary(run: Run) -> str:
     good = run.good
     failed = f", {len(run.samples) - len(good)} failed" if len(good) < len(run.samples) else ""
     tokens = sum(s.completion_tokens for s in good)
-    return (f"{len(run.samples)} requests{failed} in {run.duration_s:.1f} s, "
-            f"{tokens / run.duration_s:.1f} output tok/s")
+    return f"{len(run.samples)} requests{failed} in {run.duration_s:.1f} s, {tokens / run.duration_s:.1f} output tok/s"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -93,11 +93,18 @@ def read(captured: Capture, wire: Wire = OPENAI) -> Sample:
         error = "the stream ended without any content"
     tokens = _tokens_per_event(transcript)
     return Sample(
-        intended=captured.intended, sent=captured.sent, end=arrival(transcript.last_end),
+        intended=captured.intended,
+        sent=captured.sent,
+        end=arrival(transcript.last_end),
         events=tuple(Event(arrival(p.end), n) for p, n in zip(transcript.pieces, tokens, strict=True)),
-        prompt_tokens=transcript.prompt_tokens or 0, cached_tokens=transcript.cached_tokens,
-        completion_tokens=transcript.completion_tokens or 0, finish_reason=transcript.finish_reason,
-        text=transcript.text, reasoning=transcript.reasoning, timings=transcript.timings, error=error,
+        prompt_tokens=transcript.prompt_tokens or 0,
+        cached_tokens=transcript.cached_tokens,
+        completion_tokens=transcript.completion_tokens or 0,
+        finish_reason=transcript.finish_reason,
+        text=transcript.text,
+        reasoning=transcript.reasoning,
+        timings=transcript.timings,
+        error=error,
     )
 
 
@@ -132,6 +139,8 @@ def succeeded(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     good = tuple(s for s in samples if s.error is None)
     if not good:
         reasons = Counter(s.error for s in samples).most_common(3)
-        raise LabsError(f"all {len(samples)} requests failed: " + "; ".join(f"{n} x {why}" for why, n in reasons),
-                        "read the server's log, then run this load again")
+        raise LabsError(
+            f"all {len(samples)} requests failed: " + "; ".join(f"{n} x {why}" for why, n in reasons),
+            "read the server's log, then run this load again",
+        )
     return good

@@ -42,5 +42,5 @@ def _blocks(body: bytes) -> Iterator[tuple[int, bytes]]:
         return
     for blank in _END_OF_EVENT.finditer(body):
         start, end = end, blank.end()
-        yield end, body[start:blank.start()]
+        yield end, body[start : blank.start()]
     yield len(body), body[end:]

@@ -67,8 +67,9 @@ async def resolve(server: Server | Endpoint | str, session: aiohttp.ClientSessio
         return Target(base_url, name, name, server.engine, server.version, server.precision, wire, server.counters)
     wire = wire_named(getattr(server.engine, "wire", OPENAI.name))
     name = _choose(await model_names(session, base_url, wire), server.model.name, base_url)
-    return Target(base_url, name, server.model.name, server.engine.name, server.version, server.precision, wire,
-                  server.counters)
+    return Target(
+        base_url, name, server.model.name, server.engine.name, server.version, server.precision, wire, server.counters
+    )
 
 
 def _choose(offered: list[str], wanted: str, base_url: str) -> str:
@@ -76,5 +77,7 @@ def _choose(offered: list[str], wanted: str, base_url: str) -> str:
         return wanted
     if len(offered) == 1:
         return offered[0]
-    raise LabsError(f"{base_url} offers {', '.join(map(repr, offered)) or 'no model'}"
-                    + (f", not {wanted!r}" if wanted else ""), "name one of its models")
+    raise LabsError(
+        f"{base_url} offers {', '.join(map(repr, offered)) or 'no model'}" + (f", not {wanted!r}" if wanted else ""),
+        "name one of its models",
+    )

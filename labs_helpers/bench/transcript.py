@@ -82,9 +82,17 @@ class Gathering:
         if completion is None:
             self.fail("the server sent no usage, so its tokens cannot be counted (stream_options.include_usage)")
         return Transcript(
-            pieces=tuple(self.pieces), last_end=self.last_end, text="".join(self.text),
-            reasoning="".join(self.reasoning), finish_reason=self.finish_reason, prompt_tokens=prompt,
-            cached_tokens=cached, completion_tokens=completion, timings=timings, error=self.error)
+            pieces=tuple(self.pieces),
+            last_end=self.last_end,
+            text="".join(self.text),
+            reasoning="".join(self.reasoning),
+            finish_reason=self.finish_reason,
+            prompt_tokens=prompt,
+            cached_tokens=cached,
+            completion_tokens=completion,
+            timings=timings,
+            error=self.error,
+        )
 
 
 def error_text(answer: Any) -> str:

@@ -66,8 +66,9 @@ def _decode_rate(timings: Mapping[str, float]) -> float | None:
 
 
 def _prefill_rate(timings: Mapping[str, float]) -> float | None:
-    return (timings.get("prompt_per_second")
-            or _ratio(timings.get("prompt_eval_count"), timings.get("prompt_eval_duration"), 1e9))
+    return timings.get("prompt_per_second") or _ratio(
+        timings.get("prompt_eval_count"), timings.get("prompt_eval_duration"), 1e9
+    )
 
 
 def _uncached(counters: Counters) -> float | None:

@@ -19,8 +19,16 @@ from labs_helpers.errors import LabsError
 from tests.oracle.process import MODEL, OracleProcess
 
 
-async def ask(oracle: OracleProcess, *, wire: Wire = OPENAI, model: str = MODEL, stall_s: float = 20.0,
-              chat: bool = True, max_tokens: int = 17, **script: Any) -> Sample:
+async def ask(
+    oracle: OracleProcess,
+    *,
+    wire: Wire = OPENAI,
+    model: str = MODEL,
+    stall_s: float = 20.0,
+    chat: bool = True,
+    max_tokens: int = 17,
+    **script: Any,
+) -> Sample:
     request = Request("five words in this prompt", chat=chat, max_tokens=max_tokens, extra={"oracle": script})
     async with open_session() as session:
         return await stream(session, oracle.base_url, model, request, wire=wire, stall_s=stall_s)

@@ -25,11 +25,13 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_fidelity, "SCENARIOS", client_fidelity.SCENARIOS[-1:])
 
 
-def test_a_pass_is_held_against_the_truth(small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str],
-                                          monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_is_held_against_the_truth(
+    small: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "result.json"
-    monkeypatch.setattr(sys, "argv", ["x", "--repeats", "1", "--vllm-python", str(tmp_path / "none"), "--json",
-                                      "--out", str(out)])
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--repeats", "1", "--vllm-python", str(tmp_path / "none"), "--json", "--out", str(out)]
+    )
     assert client_fidelity.main() == 0
     result = json.loads(out.read_text())
     assert json.loads(capsys.readouterr().out) == result
@@ -40,8 +42,9 @@ def test_a_pass_is_held_against_the_truth(small: None, tmp_path: Path, capsys: p
     assert "vllm" in result["unavailable"][0] and result["ratios"] == []
 
 
-def test_a_client_that_fails_is_named(small: None, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_a_client_that_fails_is_named(
+    small: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     broken = client_fidelity.Client("broken", sys.executable, "no_such_worker.py")
     monkeypatch.setattr(client_fidelity, "clients", lambda _: [broken])
     monkeypatch.setattr(sys, "argv", ["x", "--repeats", "1"])

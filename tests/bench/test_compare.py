@@ -19,6 +19,7 @@ async def test_sides_take_turns_and_the_first_of_a_pair_alternates() -> None:
         async def take() -> float:
             order.append(name)
             return value
+
         return take
 
     await bench.compare({"a": side("a", 1.0), "b": side("b", 2.0)}, repeats=4, progress=False)
@@ -56,6 +57,7 @@ async def test_runs_are_compared_and_give_their_provenance(oracle: OracleProcess
         async def take() -> bench.Run:
             extra = {"oracle": {"gap_ms": gap_ms, "ttft_ms": 1.0}}
             return await bench.run(oracle.base_url, ["x"], output_tokens=10, extra=extra, warmup=False, progress=False)
+
         return take
 
     result = await bench.compare({"slow": side(40.0), "quick": side(2.0)}, "tpot", repeats=3, progress=False)
@@ -66,8 +68,12 @@ async def test_runs_are_compared_and_give_their_provenance(oracle: OracleProcess
 
 @pytest.mark.parametrize(
     ("sides", "metric", "repeats", "said"),
-    [(1, "tpot", 5, "two"), (2, "tpot", 2, "at least 3"), (2, "prompt_tokens", 5, "no better"),
-     (2, "x", 5, "no better")],
+    [
+        (1, "tpot", 5, "two"),
+        (2, "tpot", 2, "at least 3"),
+        (2, "prompt_tokens", 5, "no better"),
+        (2, "x", 5, "no better"),
+    ],
 )
 async def test_comparisons_that_say_nothing_are_refused(sides: int, metric: str, repeats: int, said: str) -> None:
     async def take() -> float:

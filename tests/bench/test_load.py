@@ -67,8 +67,10 @@ async def test_an_open_loop_request_is_due_at_its_scheduled_arrival() -> None:
 
 async def test_a_client_that_is_late_does_not_move_the_clock() -> None:
     """A blocked event loop delays the sending; the request is still counted from when it was due."""
+
     async def block() -> None:
         import time
+
         time.sleep(0.1)  # noqa: ASYNC251 - blocking is the point
 
     async def send(request: Request, due: float) -> Capture:
@@ -93,7 +95,7 @@ def test_arrivals_are_seeded_and_have_the_asked_rate() -> None:
 @pytest.mark.parametrize("burstiness", [0.25, 1.0, 4.0])
 def test_burstiness_is_the_gamma_shape(burstiness: float) -> None:
     gaps = np.diff(arrivals(50_000, request_rate=10, burstiness=burstiness, seed=1))
-    assert gaps.std() / gaps.mean() == pytest.approx(burstiness ** -0.5, rel=0.05)
+    assert gaps.std() / gaps.mean() == pytest.approx(burstiness**-0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(("rate", "burstiness"), [(0, 1), (-1, 1), (5, 0)])

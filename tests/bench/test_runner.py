@@ -41,8 +41,13 @@ class OracleEngine(Engine):
     async def counters(self, base_url: str) -> Counters:
         async with aiohttp.ClientSession() as session, session.get(f"{base_url}/metrics") as answer:
             raw = {k: float(v) for k, v in re.findall(r"oracle:(\w+)_total (\d+)", await answer.text())}
-        return Counters(prompt_tokens=raw["prompt_tokens"], generation_tokens=raw["generation_tokens"],
-                        requests=raw["requests"], cached_tokens=raw["cached_tokens"], raw=raw)
+        return Counters(
+            prompt_tokens=raw["prompt_tokens"],
+            generation_tokens=raw["generation_tokens"],
+            requests=raw["requests"],
+            cached_tokens=raw["cached_tokens"],
+            raw=raw,
+        )
 
 
 @pytest.fixture
@@ -52,11 +57,32 @@ def server(oracle: OracleProcess) -> Server:
 
 
 async def test_a_run_measures_every_metric_with_provenance_and_witness(server: Server) -> None:
-    run = await bench.run(server, PROMPTS, concurrency=2, output_tokens=9, workload="chat", chat=True,
-                          limits=bench.Limits(ttft_ms=60_000), extra={"oracle": {"cached": 2}}, progress=False)
+    run = await bench.run(
+        server,
+        PROMPTS,
+        concurrency=2,
+        output_tokens=9,
+        workload="chat",
+        chat=True,
+        limits=bench.Limits(ttft_ms=60_000),
+        extra={"oracle": {"cached": 2}},
+        progress=False,
+    )
     found = {m.metric: m for m in run.measurements()}
-    assert set(found) == {"ttft", "tpot", "itl", "e2e", "prefill_throughput", "decode_throughput", "output_throughput",
-                          "request_throughput", "goodput", "prompt_tokens", "completion_tokens", "cached_tokens"}
+    assert set(found) == {
+        "ttft",
+        "tpot",
+        "itl",
+        "e2e",
+        "prefill_throughput",
+        "decode_throughput",
+        "output_throughput",
+        "request_throughput",
+        "goodput",
+        "prompt_tokens",
+        "completion_tokens",
+        "cached_tokens",
+    }
     for m in found.values():
         assert (m.engine, m.engine_version, m.model, m.precision) == ("oracle", "1.0", "course", "fp32")
         assert m.machine and m.n >= 6
@@ -194,7 +220,8 @@ def test_tokens_that_show_no_text_count_in_the_throughput_and_in_its_spread() ->
     """A model made to go on after its end emits tokens without text; usage counts them."""
     samples = tuple(
         Sample(intended=i, sent=i, end=i + 1.0, events=(Event(i + 0.1, 1), Event(i + 0.2, 1)), completion_tokens=40)
-        for i in range(10))
+        for i in range(10)
+    )
     run = bench.Run(samples, Load(), 0.0, 10.0, saturation(samples, 0.0), None, None, "e", "1", "m", "fp32", "here")
     (throughput,) = run.measurements("output_throughput")
     assert throughput.value == 40 and throughput.spread is not None
@@ -206,6 +233,7 @@ def _sample(lag: float, ttft: float) -> Sample:
 
 
 @pytest.mark.parametrize(
-    ("lag", "cpu_share", "bound"), [(0.009, 0.5, False), (0.011, 0.5, True), (0.0, 0.95, True), (0.0, 0.5, False)])
+    ("lag", "cpu_share", "bound"), [(0.009, 0.5, False), (0.011, 0.5, True), (0.0, 0.95, True), (0.0, 0.5, False)]
+)
 def test_a_client_is_the_bottleneck_when_late_or_out_of_cpu(lag: float, cpu_share: float, bound: bool) -> None:
     assert saturation([_sample(lag, ttft=0.1)] * 5, cpu_share).client_bound is bound

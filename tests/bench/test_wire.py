@@ -80,8 +80,9 @@ def test_an_event_is_stamped_when_its_last_byte_came(cut: int) -> None:
     assert sample.end == (1.0 if ends[3] <= cut else 2.0)  # usage is the last event; [DONE] does not count
 
 
-@given(st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=20),
-       st.lists(st.integers(0, 10_000), max_size=60))
+@given(
+    st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=20), st.lists(st.integers(0, 10_000), max_size=60)
+)
 def test_text_survives_cuts_amid_characters(texts: list[str], cuts: list[int]) -> None:
     events = [{"choices": [{"text": t}]} for t in texts]
     last = {"choices": [], "usage": {"completion_tokens": len(texts)}}
@@ -125,9 +126,9 @@ def test_tokens_per_event_come_from_the_server_where_it_says(detail: str) -> Non
         choice: dict[str, object] = {"text": "same"}
         event: dict[str, object] = {"choices": [choice]}
         if detail == "usage":
-            event["usage"] = {"completion_tokens": sum(counts[:i + 1])}
+            event["usage"] = {"completion_tokens": sum(counts[: i + 1])}
         elif detail == "timings":
-            event["timings"] = {"predicted_n": sum(counts[:i + 1])}
+            event["timings"] = {"predicted_n": sum(counts[: i + 1])}
         else:
             choice[detail] = list(range(n)) if detail == "token_ids" else {"tokens": ["t"] * n}
         events.append(event)
@@ -176,10 +177,33 @@ def test_a_stream_that_went_wrong_says_how(body: bytes, said: str) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
-        st.sampled_from(["choices", "usage", "delta", "content", "text", "timings", "token_ids", "logprobs", "message",
-                         "completion_tokens", "tool_calls", "finish_reason", "done", "eval_count"]), inner, max_size=4),
-    max_leaves=12)
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [
+                    "choices",
+                    "usage",
+                    "delta",
+                    "content",
+                    "text",
+                    "timings",
+                    "token_ids",
+                    "logprobs",
+                    "message",
+                    "completion_tokens",
+                    "tool_calls",
+                    "finish_reason",
+                    "done",
+                    "eval_count",
+                ]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
 
 
 @pytest.mark.parametrize("wire", [OPENAI, OLLAMA])
@@ -221,8 +245,12 @@ def test_extra_fields_have_the_last_word() -> None:
 
 
 def test_what_cannot_be_sent_is_refused_at_once() -> None:
-    for bad in (lambda: Request(""), lambda: Request("x", max_tokens=0), lambda: Request((1, 2), chat=True),
-                lambda: OLLAMA.body(Request((1, 2)), "m")):
+    for bad in (
+        lambda: Request(""),
+        lambda: Request("x", max_tokens=0),
+        lambda: Request((1, 2), chat=True),
+        lambda: OLLAMA.body(Request((1, 2)), "m"),
+    ):
         with pytest.raises(LabsError):
             bad()
 

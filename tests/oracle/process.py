@@ -34,8 +34,9 @@ class OracleProcess:
 @contextmanager
 def oracle(*arguments: str) -> Iterator[OracleProcess]:
     """A running oracle; it ends with the block, and with this process whatever becomes of it."""
-    process = subprocess.Popen([sys.executable, str(SERVER), *arguments], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, str(SERVER), *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdin is not None and process.stdout is not None
     try:
         port = json.loads(process.stdout.readline())["port"]

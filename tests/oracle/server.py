@@ -88,12 +88,20 @@ class Oracle:
 
     def app(self) -> web.Application:
         app = web.Application(client_max_size=1 << 28)
-        app.add_routes([
-            web.post("/v1/completions", self.openai), web.post("/v1/chat/completions", self.openai),
-            web.post("/api/generate", self.ollama), web.post("/api/chat", self.ollama),
-            web.get("/v1/models", self.models), web.get("/api/tags", self.tags), web.get("/health", self.health),
-            web.get("/metrics", self.metrics), web.get("/truth", self.truth), web.post("/forget", self.forget),
-        ])
+        app.add_routes(
+            [
+                web.post("/v1/completions", self.openai),
+                web.post("/v1/chat/completions", self.openai),
+                web.post("/api/generate", self.ollama),
+                web.post("/api/chat", self.ollama),
+                web.get("/v1/models", self.models),
+                web.get("/api/tags", self.tags),
+                web.get("/health", self.health),
+                web.get("/metrics", self.metrics),
+                web.get("/truth", self.truth),
+                web.post("/forget", self.forget),
+            ]
+        )
         return app
 
     async def openai(self, request: web.Request) -> web.StreamResponse:
@@ -141,7 +149,7 @@ class Oracle:
         async def send(data: bytes) -> None:
             if script.pieces > 1:
                 size = -(-len(data) // script.pieces)
-                cuts = [data[i:i + size] for i in range(0, len(data), size)]
+                cuts = [data[i : i + size] for i in range(0, len(data), size)]
                 for cut in cuts[:-1]:
                     await response.write(cut)
                     await asyncio.sleep(0.002)
@@ -259,8 +267,14 @@ class OpenAiFormat(Format):
         return b"data: " + data + newline * 2
 
     def _event(self, choices: list[dict[str, Any]], **more: Any) -> bytes:
-        event = {"id": "cmpl-0", "object": "chat.completion.chunk" if self.chat else "text_completion",
-                 "created": 0, "model": MODEL, "choices": choices, **more}
+        event = {
+            "id": "cmpl-0",
+            "object": "chat.completion.chunk" if self.chat else "text_completion",
+            "created": 0,
+            "model": MODEL,
+            "choices": choices,
+            **more,
+        }
         if self.script.padding:
             event["padding"] = "x" * self.script.padding
         return self.frame(orjson.dumps(event))
@@ -289,8 +303,11 @@ class OpenAiFormat(Format):
         return self._event([{"index": 0, **said, "finish_reason": None}], **more)
 
     def _usage(self, done: int) -> dict[str, Any]:
-        usage: dict[str, Any] = {"prompt_tokens": self.prompt_tokens, "completion_tokens": done,
-                                 "total_tokens": self.prompt_tokens + done}
+        usage: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": done,
+            "total_tokens": self.prompt_tokens + done,
+        }
         if self.script.cached is not None:
             usage["prompt_tokens_details"] = {"cached_tokens": self.script.cached}
         return usage
