@@ -28,6 +28,9 @@ def notebook_view(lab: GradedLab) -> View:
 
 
 def _installed() -> Iterator[Path]:
-    """What to show of the cache: each engine's environment, each model file. All else is private and empty inside."""
-    for pattern in ("engines/*/", "model/*/*"):
+    """What to show of the cache: each engine's environment, each model file, what vLLM knows of its models.
+
+    The folders around them are private and can be written inside; all else is empty there.
+    """
+    for pattern in ("engines/*/", "model/*/*", "vllm/*/*"):
         yield from (path for path in sorted(cache_dir().glob(pattern)) if not path.is_symlink())
