@@ -102,8 +102,18 @@ def grade(
 
     lab_module.validate_parameters({"scale": scale})
     due = manifest.parse_moment(deadline, "--deadline") if deadline else None
-    options = batch.Options(out=out, jobs=jobs, only=tuple(only or ()), scale=scale, trust=trust, cases=cases,
-                            rubrics=rubrics, policy=Policy(due, late_penalty), dry_run=dry_run, ray=ray)
+    options = batch.Options(
+        out=out,
+        jobs=jobs,
+        only=tuple(only or ()),
+        scale=scale,
+        trust=trust,
+        cases=cases,
+        rubrics=rubrics,
+        policy=Policy(due, late_penalty),
+        dry_run=dry_run,
+        ray=ray,
+    )
     batch.grade(submissions, options, lambda line: print(line, flush=True))
 
 

@@ -90,6 +90,7 @@ plots.timeline(sample, engine=server.engine.name)
 # reported. Return the seconds per output token *after the first content event*, or `None` when no token came after it.
 # Tokens that arrived with the first content event were paid for in TTFT.
 
+
 # %% labs={"exercise": "tpot"}
 def tpot(events, completion_tokens):
     """Seconds per output token after the first event that carried tokens; None when there was none."""
@@ -125,6 +126,7 @@ print(f"yours: {mine if mine is ... else f'{mine * 1e3:.2f} ms'}   bench: {their
 # Return the `q`-th percentile of `samples`, linearly interpolated between the two nearest (as `numpy.percentile` does).
 # Raise `ValueError` when there are fewer than `100 / (100 - q)` samples: 2 for the median, 10 for P90, 100 for P99.
 
+
 # %% labs={"exercise": "percentile"}
 def percentile(samples, q):
     """The q-th percentile (0 <= q < 100) of the samples; ValueError when they are too few to have one."""
@@ -156,6 +158,7 @@ lab.check("percentile", percentile)
 #
 # Return tokens per second. `bandwidth_gb_s` is in $10^9$ bytes per second, and each token of context adds
 # `kv_bytes_per_token` to what one decode step reads.
+
 
 # %% labs={"exercise": "roofline"}
 def roofline(bandwidth_gb_s, parameters, bytes_per_weight, kv_bytes_per_token=0, context=0):
@@ -207,6 +210,7 @@ repeats = lab.pick(quick=3, full=8)
 # From each load only the metrics it was made for are kept. A prefill run with two output tokens has no decode rate worth
 # recording, and with sixteen streams in flight "prefill" would mostly be waiting.
 
+
 # %%
 async def measure_prefill(server, length):
     """Unlike prompts of one length, one after the other."""
@@ -218,6 +222,7 @@ async def measure_prefill(server, length):
 # %% [markdown]
 # The chat load asks the other half: what one user feels, and what all of them get together.
 
+
 # %%
 async def measure_chat(server, streams):
     """The same chat requests for every engine, so many streams at a time."""
@@ -226,8 +231,10 @@ async def measure_chat(server, streams):
     lab.record(run.measurements("ttft", "tpot", "e2e", "decode_throughput"))
     lab.record(run.measurements("output_throughput", "completion_tokens"))
 
+
 # %% [markdown]
 # Put together, this is what every engine goes through. Note that the engine is not named: each gets the same.
+
 
 # %%
 async def benchmark(server):
@@ -322,6 +329,7 @@ plots.witness_table(lab.measurements("completion_tokens"))
 # `requests` is a list of `{"ttft": seconds, "tpot": seconds}`; a failed request has `None`. A request exactly at a limit
 # meets it.
 
+
 # %% labs={"exercise": "goodput"}
 def goodput(requests, duration_s, ttft_limit, tpot_limit):
     """Requests per second that met both limits (seconds)."""
@@ -371,6 +379,7 @@ LOWER_IS_BETTER = ["startup_time", "memory", "ttft", "tpot"]
 # its value relative to the best engine: `best / value` where lower is better, `value / best` where higher is better;
 # 0 when it was not measured. Its total is the weighted mean. Return `[[name, total], ...]`, the best first, equal
 # totals by name.
+
 
 # %% labs={"exercise": "rank"}
 def rank(engines, weights, lower_is_better):
