@@ -65,7 +65,7 @@ def progress_line(text: str) -> None:
         width = shutil.get_terminal_size().columns - 1
         end = "\n" if ": done in " in text else ""
         print("\r\x1b[K" + text[:width], end=end, flush=True)
-    elif ": done in " in text or "waiting" in text or "new environment" in text:
+    elif ": done in " in text or "waiting" in text or text.endswith("..."):
         print(text, flush=True)
 
 

@@ -90,7 +90,7 @@ def build(path: Path, steps: Sequence[Step], *, expected: str, title: str, repor
             (path / STAMP).unlink(missing_ok=True)
             log.write_text(f"{title}: {path}\n")
             if not python(path).exists() or not _same_interpreter(path):
-                report(f"{title}: new environment in {path}")
+                report(f"{title}: new environment in {path} ...")
                 _make_venv(path, log)
             for number, step in enumerate(steps, 1):
                 _run_step(path, step, f"{title} [{number}/{len(steps)}] {step.title}", report, log)
@@ -101,6 +101,7 @@ def build(path: Path, steps: Sequence[Step], *, expected: str, title: str, repor
 
 def _run_step(path: Path, step: Step, label: str, report: Report, log: Path) -> None:
     args = step.pip_args
+    report(f"{label} ...")
     if step is TORCH:
         args = (*args, *_torch_index(path, log))
     started = time.monotonic()
