@@ -99,6 +99,9 @@ def grade(
     ]
     if run.cell_error:
         notes.append(f"a cell of the notebook failed: {run.cell_error}")
+    if believed is not None:
+        failed = [e for e in believed.engines if e.status == "failed" and e.reason]
+        notes += [f"{e.engine} failed in this run: {e.reason.splitlines()[0][:200]}" for e in failed]
     items = (
         *_exercise_items(scored),
         *(
