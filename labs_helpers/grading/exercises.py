@@ -19,6 +19,7 @@ from labs_helpers.grading.isolate import Isolation
 from labs_helpers.grading.rubric import GradedLab
 from labs_helpers.grading.view import HOME, View, program
 
+TIMED_OUT = tuple(code for s in (signal.SIGPROF, signal.SIGALRM) for code in (128 + s, -s))
 RESTARTS = 2
 """A case that never ends costs a process. After so many the rest of the cases count as not reached."""
 
@@ -162,7 +163,7 @@ class Asked:
             limits=self.lab.rubric.limits.exercise(len(cases)),
         )
         late = f"a case took longer than {self.lab.rubric.limits.case_s:g} s"
-        return list(_rows(done.stdout)), done.stopped or (late if done.returncode == 128 + signal.SIGALRM else "")
+        return list(_rows(done.stdout)), done.stopped or (late if done.returncode in TIMED_OUT else "")
 
 
 def _rows(text: bytes) -> list[dict[str, Any]]:

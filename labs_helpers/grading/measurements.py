@@ -142,7 +142,7 @@ def _doubt(m: Measurement, seen: Seen | None, limits: Plausibility, roof: Roof, 
 
 
 def _too_many_tokens(result: LabResult, engine: str, seen: Seen, limits: Plausibility) -> dict[int, str]:
-    """More tokens claimed than the engine counted. One reading may be missing at the end of each server."""
+    """More tokens claimed than the engine counted, what came after the last reading allowed for."""
     rows = [
         i
         for i, m in enumerate(result.measurements)
@@ -150,8 +150,7 @@ def _too_many_tokens(result: LabResult, engine: str, seen: Seen, limits: Plausib
     ]
     claimed = sum(result.measurements[i].value for i in rows)
     counted = seen.total("generation_tokens")
-    slack = seen.peak_rate("generation_tokens") * 0.5 * len(seen.sightings)
-    if not seen.counted or claimed <= counted * limits.tokens + slack:
+    if not seen.counted or claimed <= counted * limits.tokens + seen.unread("generation_tokens"):
         return {}
     why = f"{claimed:.0f} tokens of {engine} were claimed; the engine itself counted {counted:.0f}"
     return dict.fromkeys(rows, why)

@@ -99,7 +99,7 @@ class LabLimits(BaseModel):
 
     def exercise(self, cases: int) -> Limits:
         """A process that answers so many cases; the slowest case is stopped sooner than this."""
-        wall = 15 + self.case_s * cases
+        wall = 20 + 4 * self.case_s + self.case_s * cases
         return Limits(
             wall_s=wall,
             cpu_s=wall,

@@ -31,7 +31,10 @@ from labs_helpers.paths import ROOT
 LOOK_EVERY_S = 0.2
 YOUNG_S = 3.0
 """A process is looked at again until this age: between fork and exec it still shows its parent's command line."""
-SHORTEST_WINDOW_S = 0.2
+SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 0.2, 1.0
+"""Growth between two readings took at least the first; when a busy grader read seldom, perhaps no more than the second."""
+BLIND_S = 5.0
+"""A look that comes this long after the one before may have missed an engine: no figure is refused then."""
 SCRAPER_BYTES = 3 << 30
 
 
@@ -52,7 +55,8 @@ class Sighting:
     pid: int
     started_at: float
     listening_at: float | None = None
-    last_seen: float = 0.0
+    gone_at: float = 0.0
+    """When it was first seen to be gone, or the run ended."""
     uncounted: bool = False
     """It answered, and counts nothing."""
     readings: list[Reading] = field(default_factory=list)
@@ -91,8 +95,13 @@ class Seen:
             rows = [(r.at, getattr(r, what) or 0.0) for r in sighting.readings]
             rows = [(sighting.listening_at or sighting.started_at, 0.0), *rows]
             for (a, before), (b, after) in itertools.pairwise(rows):
-                best = max(best, (after - before) / max(b - a, SHORTEST_WINDOW_S))
+                best = max(best, (after - before) / min(max(b - a, SHORTEST_WINDOW_S), LONGEST_WINDOW_S))
         return best
+
+    def unread(self, what: str) -> float:
+        """Tokens that may have been counted after the last reading of each server, at the highest rate seen."""
+        unseen = sum(max(s.gone_at - s.readings[-1].at, 0.0) for s in self.sightings if s.readings)
+        return self.peak_rate(what) * unseen
 
     def quickest_start(self) -> float | None:
         """Seconds from a server's process start to its first listening socket, the quickest of all."""
@@ -113,6 +122,12 @@ class Observer:
         self.trusted = trusted
         self._sightings: list[Sighting] = []
         self._over = threading.Event()
+        self.longest_gap_s = 0.0
+        """Longest time between two looks: how long the grader was blind."""
+
+    @property
+    def was_blind(self) -> bool:
+        return self.longest_gap_s > BLIND_S
 
     def evidence(self) -> Evidence:
         names = dict.fromkeys(s.engine for s in self._sightings)
@@ -138,8 +153,12 @@ class Observer:
 
     def _look(self, group: Group, scraper: subprocess.Popen[str]) -> None:
         settled: set[int] = set()
+        gone: set[int] = set()
         servers: dict[int, Sighting] = {}
+        looked = time.monotonic()
         while not self._over.wait(LOOK_EVERY_S):
+            self.longest_gap_s = max(self.longest_gap_s, time.monotonic() - looked)
+            looked = time.monotonic()
             pids = group.pids()
             now = time.time()
             for pid in pids:
@@ -151,17 +170,22 @@ class Observer:
                     elif now - started > YOUNG_S:
                         settled.add(pid)
             alive = {pid: s for pid, s in servers.items() if pid in pids}
+            for pid in servers.keys() - gone:
+                servers[pid].gone_at = now
+            gone |= servers.keys() - alive.keys()
             if not alive:
                 continue
             ports = {pid: port for port, pid in processes.listeners(alive).items()}
             for pid, sighting in alive.items():
-                sighting.last_seen = now
                 if pid in ports:
                     sighting.listening_at = sighting.listening_at or now
                     found = _ask(scraper, self.engines[sighting.engine], ports[pid])
                     if isinstance(found, Reading):
                         sighting.readings.append(found)
                     sighting.uncounted |= found == "uncounted"
+        self.longest_gap_s = max(self.longest_gap_s, time.monotonic() - looked)
+        for pid in servers.keys() - gone:
+            servers[pid].gone_at = time.time()
 
     def _recognise(self, pid: int) -> str | None:
         argv = processes.command_line(pid)
