@@ -22,9 +22,7 @@ from labs_helpers.grading.view import HOME, View, program
 from labs_helpers.grading.witness import Observer
 
 RESULTS = f"{HOME}/results"
-BLIND = (
-    "this machine was too busy to watch the run (nothing seen for {:.0f} s), so its figures prove nothing: run again"
-)
+BLIND = "this machine was too busy to watch the run (blind for {:.0f} s): its figures prove nothing, grade it again"
 Turn = Callable[[GradedLab], Any]
 """A context manager that lets one engine lab run at a time."""
 

@@ -32,9 +32,9 @@ LOOK_EVERY_S = 0.2
 YOUNG_S = 3.0
 """A process is looked at again until this age: between fork and exec it still shows its parent's command line."""
 SHORTEST_WINDOW_S, LONGEST_WINDOW_S = 0.2, 1.0
-"""Growth between two readings took at least the first; when a busy grader read seldom, perhaps no more than the second."""
+"""Growth between two readings took at least the first; where a busy grader read seldom, perhaps only the second."""
 BLIND_S = 5.0
-"""A look that comes this long after the one before may have missed an engine: no figure is refused then."""
+"""A look that comes this long after the one before may have missed an engine: nobody is accused then."""
 SCRAPER_BYTES = 3 << 30
 
 

@@ -2,7 +2,8 @@
 
 Reads {"imports": [source, ...], "cells": [source, ...], "own": source, "target": name, "case_s": seconds, "cases":
 [[index, args, trace], ...]} as JSON from standard input; writes one JSON line per case to standard output. There is no
-expected answer anywhere in this process: the judge is outside. A case that takes too long ends the process, by SIGPROF or SIGALRM.
+expected answer anywhere in this process: the judge is outside. A case that takes too long ends the process, by SIGPROF
+or SIGALRM.
 """
 
 from __future__ import annotations
