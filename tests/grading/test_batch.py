@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +23,7 @@ from labs_helpers.grading.batch import Options
 from labs_helpers.grading.gradebook import Policy
 from labs_helpers.grading.records import Grade
 from labs_helpers.grading.rubric import GradedLab
+from labs_helpers.paths import ROOT
 
 Grades = dict[str, float]
 
@@ -134,3 +140,48 @@ def test_without_bubblewrap_it_refuses_unless_trusted(
     with pytest.raises(LabsError, match="--trust"):
         run()
     assert run(trust=True)[0] == {"ada": 100, "bob": 30}
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+sys.path[:0] = [{root!r}, {here!r}]
+from conftest import make_toy
+from labs_helpers.grading import batch
+folder = Path(sys.argv[1])
+lab = make_toy(folder / "lab")
+cell = '{{"cell_type": "code", "id": "mine", "metadata": {{}}, "source": "import time; time.sleep(600)"}}'
+for name in ("a", "b", "c"):
+    (folder / "in" / name).mkdir(parents=True)
+    text = '{{"nbformat": 4, "metadata": {{"labs": {{"lab": "3.3.9"}}}}, "cells": [' + cell + "]}}"
+    (folder / "in" / name / "lab-3.3.9.ipynb").write_text(text)
+say = lambda line: print(line, flush=True)
+batch.grade(folder / "in", batch.Options(out=folder / "out", jobs=2), say, lambda lab_id: lab)
+"""
+
+
+def test_ctrl_c_ends_every_sandbox(tmp_path: Path) -> None:
+    code = INTERRUPTED.format(root=str(ROOT), here=str(Path(__file__).parent))
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)  # fmt: skip
+    assert process.stdout
+    assert "3 to grade" in process.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not (children := sandboxes(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert children
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in stderr
+    assert not [pid for pid in children if Path(f"/proc/{pid}").exists()]
+
+
+def sandboxes(parent: int) -> list[int]:
+    """bubblewrap processes that this process started."""
+    found = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        for pid in task.read_text().split():
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/comm").read_text().strip() == "bwrap":
+                    found.append(int(pid))
+    return found

@@ -17,7 +17,6 @@ PR_CAPBSET_DROP = 24
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
-    os.setsid() if os.getpid() != os.getsid(0) else None
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
         file.write("1000")  # should the machine run out of memory after all, this goes first
     for name, value in plan["limits"].items():
