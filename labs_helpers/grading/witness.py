@@ -135,10 +135,11 @@ class Observer:
 
     @contextlib.contextmanager
     def watch(self, group: Group) -> Iterator[None]:
-        if not self.heads:
+        alive = group.pids()
+        if not self.heads or not alive:
             yield
             return
-        scraper = self._scraper(group)
+        scraper = self._scraper(alive[0])
         assert scraper.stdout
         scraper.stdout.readline()  # the run's input is sent after this: no engine can come and go unseen
         thread = threading.Thread(target=self._look, args=(group, scraper), daemon=True)
@@ -208,10 +209,10 @@ class Observer:
             return True
         return all(any(Path(part).is_relative_to(root) for root in self.read_only) for part in paths)
 
-    def _scraper(self, group: Group) -> subprocess.Popen[str]:
+    def _scraper(self, inside: int) -> subprocess.Popen[str]:
+        """A process of ours in the network of process `inside`: it can reach the engines, and nothing reaches it."""
         enter: list[str] = []
         if not self.trusted:
-            inside = group.pids()[0]
             user = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
             enter = ["nsenter", "--target", str(inside), *user, "--net"]
         return subprocess.Popen(
