@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import torch
 
-MATRIX_LR = 4e-3
-OTHER_LR = 2e-3
-WARMUP_STEPS = 30
+MATRIX_LR = 3e-3
+EMBEDDING_LR = 1.5e-3
+"""Low, for rare tokens get a full step of AdamW from the smallest gradient and would lose what tells them apart."""
+NORM_LR = 3e-4
+WARMUP_STEPS = 20
 DECAY_FROM = 0.5
 """Share of the run after which the rate falls linearly to (nearly) zero."""
 
@@ -21,10 +23,14 @@ def make_optimizers(model: torch.nn.Module, parts: int = 2) -> list[Any]:
     import torch
 
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    embedding = [p for n, p in model.named_parameters() if "embed" in n]
+    norms = [p for n, p in model.named_parameters() if p.ndim != 2]
     muons = [torch.optim.Muon(matrices[i::parts], lr=MATRIX_LR, momentum=0.95, weight_decay=0.05, ns_steps=3,
                               adjust_lr_fn="match_rms_adamw") for i in range(parts)]
-    adamw = torch.optim.AdamW(others, lr=OTHER_LR, betas=(0.9, 0.95), weight_decay=0.0)
+    adamw = torch.optim.AdamW([{"params": embedding, "lr": EMBEDDING_LR}, {"params": norms, "lr": NORM_LR}],
+                              betas=(0.9, 0.95), weight_decay=0.0)
+    for group in (group for optimizer in (*muons, adamw) for group in optimizer.param_groups):
+        group["peak"] = group["lr"]
     return [*muons, adamw]
 
 
@@ -38,6 +44,5 @@ def rate(step: int, steps: int) -> float:
 
 def set_rate(optimizers: list[Any], share: float) -> None:
     """Set the learning rates of `make_optimizers` to a share of their peaks."""
-    for number, optimizer in enumerate(optimizers, 1):
-        for group in optimizer.param_groups:
-            group["lr"] = share * (OTHER_LR if number == len(optimizers) else MATRIX_LR)
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["lr"] = group["peak"] * share

@@ -45,8 +45,8 @@ class Stage:
 STAGES = (
     Stage("echo", ECHO_MIX, 30, 512),
     Stage("copying drills", COPY_MIX, 110, 512),
-    Stage("full mix", FULL_MIX, 1400, 512),
-    Stage("long contexts", FULL_MIX, 160, 512, long_every=4),
+    Stage("full mix", FULL_MIX, 700, 512),
+    Stage("long contexts", FULL_MIX, 100, 512, long_every=4),
 )
 
 

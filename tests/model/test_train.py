@@ -21,7 +21,7 @@ from labs_helpers.model.parallel import Workers
 from labs_helpers.model.tokenizer import load_tokenizer
 from labs_helpers.model.train import Stage
 
-SMALL = Architecture(vocabulary=600, hidden=64, layers=2, feed_forward=64, heads=2, kv_heads=1, head_dim=32,
+SMALL = Architecture(vocabulary=600, hidden=64, layers=2, feed_forward=64, heads=4, kv_heads=2, head_dim=16,
                      positions=256)
 STAGES = (Stage("drills", COPY_MIX, 4, 128), Stage("long", COPY_MIX, 2, 128, long_every=2))
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
 
 def test_the_rate_warms_up_holds_and_falls() -> None:
     rates = [rate(step, 1000) for step in range(1000)]
-    assert rates[0] < 0.05 and max(rates) == 1.0 and rates[-1] <= 0.02
+    assert rates[0] <= 0.05 and max(rates) == 1.0 and rates[-1] <= 0.02
     assert rates[499] == 1.0 and rates[500:] == sorted(rates[500:], reverse=True)
 
 
