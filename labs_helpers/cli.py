@@ -300,7 +300,9 @@ def main() -> None:
     except LabsError as error:
         print(f"labs: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:  # typer turns Ctrl-C into exit 130 without a word
+            raise
         print("\nlabs: interrupted", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
