@@ -307,13 +307,13 @@ def specimens(port: int, secret_folders: str, target: Path) -> list[Specimen]:
             "gigabyte-of-output",
             added("for _ in range(1024): print('x' * (1 << 20))"),
             EXERCISES,
-            "printed more than 2 MiB",
+            "printed more than 2 MiB|memory limit",
         ),
         Specimen(
             "gigabyte-of-raw-output",
             added("import os\nfor _ in range(1024): os.write(1, b'x\\n' * (1 << 19))"),
             EXERCISES,
-            "printed more than 2 MiB",
+            "printed more than 2 MiB|memory limit",
         ),
         Specimen(
             "fills-the-disk", added("f = open('big', 'wb')\nwhile True: f.write(b'x' * (1 << 20))"), ALL, "OSError"
