@@ -67,7 +67,7 @@ lab = Lab("3.3.1", profile=profile, scale=scale, out=out)
 # %%
 with lab.engine("llama.cpp") as server:
     question = prompts.chat_prompts(1, seed=1)
-    one = await bench.run(server, question, concurrency=1, output_tokens=48)
+    one = await bench.run(server, question, chat=True, concurrency=1, output_tokens=48)
 sample = one.samples[0]
 print(sample.text)
 
@@ -227,7 +227,7 @@ async def measure_prefill(server, length):
 async def measure_chat(server, streams):
     """The same chat requests for every engine, so many streams at a time."""
     work = prompts.chat_prompts(requests, seed=streams)
-    run = await bench.run(server, work, concurrency=streams, output_tokens=tokens, workload="chat")
+    run = await bench.run(server, work, chat=True, concurrency=streams, output_tokens=tokens, workload="chat")
     lab.record(run.measurements("ttft", "tpot", "e2e", "decode_throughput"))
     lab.record(run.measurements("output_throughput", "completion_tokens"))
 
