@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import logging
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -57,6 +58,7 @@ def _connect(address: str) -> Any:
         import ray
     except ImportError:
         raise LabsError("Ray is not installed", ".venv/bin/pip install 'ray==2.60.0', on every machine") from None
+    _require_listener(address)
     try:
         if not ray.is_initialized():
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, runtime_env=_environment())
@@ -64,6 +66,18 @@ def _connect(address: str) -> Any:
         raise LabsError(f"there is no Ray cluster at {address}: {str(error).splitlines()[0]}",
                         "start one: ray start --head, and give its address") from None  # fmt: skip
     return ray
+
+
+def _require_listener(address: str) -> None:
+    """Ask the port first: Ray itself waits two minutes for a cluster that is not there."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError as error:
+        what = f"there is no Ray cluster at {address}: {error.strerror or error}"
+        raise LabsError(what, "start one: ray start --head, and give its address") from None
 
 
 def _environment() -> dict[str, dict[str, str]]:
