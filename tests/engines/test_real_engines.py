@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import queue
-import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from labs_helpers.engines import install, ports, process, reaper, runlock
+from labs_helpers.engines import install, ports, process, reaper
 from labs_helpers.engines.base import Server
-from labs_helpers.errors import LabsError
 
 SHM = Path("/dev/shm")
 NEW_TOKENS = 32
@@ -185,86 +182,3 @@ def test_the_model_answers_to_its_name(server):
     status, text = ports.request("GET", port_of(server), "/v1/models")
     assert status == 200
     assert [model["id"] for model in json.loads(text)["data"]] == [server.model.name]
-
-
-@pytest.mark.parametrize("name", ENGINES)
-def test_a_model_that_is_not_there_is_named_before_anything_starts(name):
-    with pytest.raises(LabsError, match="/nowhere/model does not exist"), process.serve(name, model="/nowhere/model"):
-        pass
-
-
-@pytest.mark.engine("vllm")
-def test_a_real_engine_that_dies_while_starting_shows_why():
-    with pytest.raises(LabsError) as caught, process.serve("vllm", options={"extra_args": ("--no-such-flag",)}):
-        pass
-    assert "vLLM ended with exit code 2" in str(caught.value)
-    assert "unrecognized arguments: --no-such-flag" in str(caught.value)
-
-
-@pytest.mark.engine("llama.cpp")
-def test_a_damaged_gguf_is_an_error_with_the_engines_own_words(tmp_path):
-    from labs_helpers.model.spec import gguf_path
-
-    damaged = tmp_path / "cut.gguf"
-    damaged.write_bytes(gguf_path("f32").read_bytes()[:500_000])
-    with pytest.raises(LabsError, match=r"llama\.cpp did not start"), process.serve("llama.cpp", model=damaged):
-        pass
-
-
-KERNEL_CELL = """
-from labs_helpers.engines import process
-print("starting", flush=True)
-async with process.serve("vllm", precision="fp32") as server:
-    print("serving", flush=True)
-    import asyncio
-    await asyncio.sleep(600)
-"""
-
-
-@pytest.mark.engine("vllm")
-@pytest.mark.parametrize("moment", ["starting", "serving"])
-def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eventually):
-    """The case the two guards exist for: a real kernel, a real vLLM of four processes, and five seconds."""
-    from jupyter_client import KernelManager
-
-    shared, temporary = set(reaper.shared_memory()), leftovers()
-    kernel = KernelManager(kernel_name="python3")
-    kernel.start_kernel(cwd=str(tmp_path))
-    client = kernel.client()
-    client.start_channels()
-    try:
-        client.wait_for_ready(timeout=60)
-        client.execute(KERNEL_CELL)
-        pid, told = kernel.provisioner.pid, ""
-        deadline = time.monotonic() + 540
-        # "starting" is far enough into the start that vLLM has processes of its own below the two guards
-        while moment not in told or len(reaper.descendants(pid)) < 5:
-            assert time.monotonic() < deadline
-            told += said(client)
-        tree = set(reaper.descendants(pid))
-        port = int(runlock.read_lock(runlock.lock_path())["url"].rsplit(":", 1)[1])
-        kernel.provisioner.process.send_signal(signal.SIGKILL)
-        eventually(lambda: not tree & set(reaper.parents()), 5)
-        assert ports.listener(port) is None, "the port is still open"
-        assert not set(reaper.shared_memory()) - shared, "shared memory is left"
-        assert leftovers() == temporary, "temporary files are left"
-    finally:
-        client.stop_channels()
-        kernel.shutdown_kernel(now=True)
-
-
-def leftovers() -> set[str]:
-    """The engines' own kind of file in the temporary folder."""
-    import tempfile
-
-    return {path.name for kind in ("labs-engine-*", "vllm*") for path in Path(tempfile.gettempdir()).glob(kind)}
-
-
-def said(client: Any) -> str:
-    """What the kernel printed in the last half second; a failure there is a failure here."""
-    try:
-        message = client.get_iopub_msg(timeout=0.5)
-    except queue.Empty:
-        return ""
-    assert message["msg_type"] != "error", "\n".join(message["content"].get("traceback", []))
-    return str(message["content"].get("text", ""))
