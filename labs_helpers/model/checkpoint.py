@@ -18,16 +18,32 @@ def llama_config(precision: str, spec: Architecture = SPEC) -> dict[str, Any]:
     """config.json with the keys that transformers 4 and 5, vLLM, SGLang and llama.cpp's converter all read."""
     dtype = {"bf16": "bfloat16", "fp32": "float32"}[precision]
     return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "vocab_size": spec.vocabulary, "hidden_size": spec.hidden, "num_hidden_layers": spec.layers,
-        "intermediate_size": spec.feed_forward, "num_attention_heads": spec.heads,
-        "num_key_value_heads": spec.kv_heads, "head_dim": spec.head_dim,
-        "max_position_embeddings": spec.positions, "rms_norm_eps": spec.norm_eps, "hidden_act": "silu",
-        "rope_theta": spec.rope_theta, "rope_scaling": None,
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": spec.vocabulary,
+        "hidden_size": spec.hidden,
+        "num_hidden_layers": spec.layers,
+        "intermediate_size": spec.feed_forward,
+        "num_attention_heads": spec.heads,
+        "num_key_value_heads": spec.kv_heads,
+        "head_dim": spec.head_dim,
+        "max_position_embeddings": spec.positions,
+        "rms_norm_eps": spec.norm_eps,
+        "hidden_act": "silu",
+        "rope_theta": spec.rope_theta,
+        "rope_scaling": None,
         "rope_parameters": {"rope_type": "default", "rope_theta": spec.rope_theta},
-        "attention_bias": False, "mlp_bias": False, "attention_dropout": 0.0, "tie_word_embeddings": True,
-        "bos_token_id": None, "eos_token_id": 2, "pad_token_id": 0, "initializer_range": 0.02,
-        "use_cache": True, "torch_dtype": dtype, "dtype": dtype,
+        "attention_bias": False,
+        "mlp_bias": False,
+        "attention_dropout": 0.0,
+        "tie_word_embeddings": True,
+        "bos_token_id": None,
+        "eos_token_id": 2,
+        "pad_token_id": 0,
+        "initializer_range": 0.02,
+        "use_cache": True,
+        "torch_dtype": dtype,
+        "dtype": dtype,
     }
 
 
@@ -62,8 +78,9 @@ def save_checkpoint(state: dict[str, Any], path: Path) -> None:
         os.replace(temporary, path)  # noqa: PTH105 - same file system, atomic
     except (OSError, RuntimeError) as error:
         temporary.unlink(missing_ok=True)
-        raise LabsError(f"cannot write the checkpoint {path}: {error}",
-                        "free some disk space, then run again") from error
+        raise LabsError(
+            f"cannot write the checkpoint {path}: {error}", "free some disk space, then run again"
+        ) from error
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -46,15 +46,31 @@ SYSTEM = (
 )
 
 GENERATORS: Mapping[str, Callable[[Slots], Turns]] = {
-    "explain": explain.explain, "compare": explain.compare, "diagnose": explain.diagnose,
-    "lookup": extract.lookup, "names_with": extract.names_with, "rewrite": extract.rewrite,
+    "explain": explain.explain,
+    "compare": explain.compare,
+    "diagnose": explain.diagnose,
+    "lookup": extract.lookup,
+    "names_with": extract.names_with,
+    "rewrite": extract.rewrite,
     "measurements": extract.measurements,
-    "fill_json": structured.fill_json, "read_json": structured.read_json, "fill_yaml": structured.fill_yaml,
+    "fill_json": structured.fill_json,
+    "read_json": structured.read_json,
+    "fill_yaml": structured.fill_yaml,
     "request_body": structured.request_body,
-    "serve": commands.serve, "curl": commands.curl, "url": commands.url, "python_client": commands.python_client,
-    "python_function": commands.python_function, "docker": commands.docker,
-    "introduce": chat.introduce, "echo": chat.echo, "repeat": chat.repeat, "say_it_back": chat.say_it_back,
-    "incident": chat.incident, "status": chat.status, "story": chat.story, "log_line": chat.log_line,
+    "serve": commands.serve,
+    "curl": commands.curl,
+    "url": commands.url,
+    "python_client": commands.python_client,
+    "python_function": commands.python_function,
+    "docker": commands.docker,
+    "introduce": chat.introduce,
+    "echo": chat.echo,
+    "repeat": chat.repeat,
+    "say_it_back": chat.say_it_back,
+    "incident": chat.incident,
+    "status": chat.status,
+    "story": chat.story,
+    "log_line": chat.log_line,
 }
 
 RECALLED_KINDS = frozenset({"explain", "compare"})
@@ -64,16 +80,48 @@ ECHO_MIX: Mapping[str, float] = {"echo": 1}
 """What the first stage is fed: copies and nothing else."""
 
 COPY_MIX: Mapping[str, float] = {
-    "echo": 2, "repeat": 6, "lookup": 4, "rewrite": 3, "read_json": 2, "fill_json": 2, "say_it_back": 2, "log_line": 2,
-    "introduce": 1, "status": 1, "explain": 2, "url": 1, "serve": 1,
+    "echo": 2,
+    "repeat": 6,
+    "lookup": 4,
+    "rewrite": 3,
+    "read_json": 2,
+    "fill_json": 2,
+    "say_it_back": 2,
+    "log_line": 2,
+    "introduce": 1,
+    "status": 1,
+    "explain": 2,
+    "url": 1,
+    "serve": 1,
 }
 """What the second stage is fed: mostly answers that stand in the prompt."""
 
 FULL_MIX: Mapping[str, float] = {
-    "echo": 0.4, "explain": 4, "compare": 1.2, "diagnose": 2, "lookup": 4, "names_with": 1, "rewrite": 1.5,
-    "measurements": 1.5, "fill_json": 3, "read_json": 1.5, "fill_yaml": 1, "request_body": 1, "serve": 2,
-    "curl": 1, "url": 1, "python_client": 0.8, "python_function": 1.2, "docker": 1, "introduce": 1.5, "repeat": 2,
-    "say_it_back": 1.2, "incident": 1.5, "status": 1, "story": 1, "log_line": 1.5,
+    "echo": 0.4,
+    "explain": 4,
+    "compare": 1.2,
+    "diagnose": 2,
+    "lookup": 4,
+    "names_with": 1,
+    "rewrite": 1.5,
+    "measurements": 1.5,
+    "fill_json": 3,
+    "read_json": 1.5,
+    "fill_yaml": 1,
+    "request_body": 1,
+    "serve": 2,
+    "curl": 1,
+    "url": 1,
+    "python_client": 0.8,
+    "python_function": 1.2,
+    "docker": 1,
+    "introduce": 1.5,
+    "repeat": 2,
+    "say_it_back": 1.2,
+    "incident": 1.5,
+    "status": 1,
+    "story": 1,
+    "log_line": 1.5,
 }
 """What the later stages are fed: everything the labs ask for."""
 

@@ -46,8 +46,10 @@ def repeat(s: Slots) -> Turns:
         numbered = "\n".join(f"{n}. {i}" for n, i in enumerate(items, 1))
         return [("user", "Number these: " + ", ".join(items)), ("assistant", numbered)]
     index = s.rng.randrange(len(items) - 1)
-    turns: Turns = [("user", f"The order is {', '.join(items)}. What comes after {items[index]}?"),
-                    ("assistant", items[index + 1])]
+    turns: Turns = [
+        ("user", f"The order is {', '.join(items)}. What comes after {items[index]}?"),
+        ("assistant", items[index + 1]),
+    ]
     other = s.rng.randrange(len(items) - 1)
     return [*turns, ("user", f"And after {items[other]}?"), ("assistant", items[other + 1])]
 
@@ -63,13 +65,15 @@ def echo(s: Slots) -> Turns:
 def say_it_back(s: Slots) -> Turns:
     """Confirm a setting in a sentence that repeats its values."""
     name, value, other = s.server(), s.port(), s.model()
-    asked, answered = s.pick((
-        (f"Set the port of {name} to {value}.", f"The port of {name} is now {value}."),
-        (f"Please load {other} on {name}.", f"{other} is being loaded on {name}."),
-        (f"Move {other} from port {value} to {name}.", f"{other} moves from port {value} to {name}."),
-        (f"Restart {name} and tell me its port, {value}.", f"{name} was restarted on port {value}."),
-        (f"Note that {name} serves {other} on port {value}.", f"Noted: {name} serves {other} on port {value}."),
-    ))
+    asked, answered = s.pick(
+        (
+            (f"Set the port of {name} to {value}.", f"The port of {name} is now {value}."),
+            (f"Please load {other} on {name}.", f"{other} is being loaded on {name}."),
+            (f"Move {other} from port {value} to {name}.", f"{other} moves from port {value} to {name}."),
+            (f"Restart {name} and tell me its port, {value}.", f"{name} was restarted on port {value}."),
+            (f"Note that {name} serves {other} on port {value}.", f"Noted: {name} serves {other} on port {value}."),
+        )
+    )
     return [("user", asked), ("assistant", answered)]
 
 
@@ -83,8 +87,14 @@ _CAUSES = (
     ("the wrong model name was sent", "the client now reads /v1/models"),
     ("too many clients retried at once", "a circuit breaker was added"),
 )
-_EFFECTS = ("users waited long for the first token", "answers stopped half way", "requests failed with status 503",
-            "the text came in jerks", "throughput fell by half", "the health check timed out")
+_EFFECTS = (
+    "users waited long for the first token",
+    "answers stopped half way",
+    "requests failed with status 503",
+    "the text came in jerks",
+    "throughput fell by half",
+    "the health check timed out",
+)
 
 
 def incident(s: Slots) -> Turns:
@@ -92,15 +102,22 @@ def incident(s: Slots) -> Turns:
     server, engine, person, number = s.server(), s.pick(ENGINES), s.person(), s.number(2, 999)
     (cause, cure), effect = s.pick(_CAUSES), s.pick(_EFFECTS)
     notes = f"server {server}, engine {engine}, {number} requests affected, found by {person}, cause: {cause}"
-    opening = s.pick((
-        f"On {server}, {effect} because {cause}.", f"This morning {effect} on {server}. The reason was that {cause}.",
-        f"{person} noticed that {effect} on {server}."))
-    middle = s.pick((f"The engine was {engine}, and {number} requests were affected.",
-                     f"In all, {number} requests to {engine} were affected."))
+    opening = s.pick(
+        (
+            f"On {server}, {effect} because {cause}.",
+            f"This morning {effect} on {server}. The reason was that {cause}.",
+            f"{person} noticed that {effect} on {server}.",
+        )
+    )
+    middle = s.pick(
+        (
+            f"The engine was {engine}, and {number} requests were affected.",
+            f"In all, {number} requests to {engine} were affected.",
+        )
+    )
     ending = s.pick((f"{person} found the cause: {cause}.", f"It was {person} who found it."))
     request = s.pick(("Write a short incident report.", "Turn these notes into a report.", "Write this up as prose."))
-    return [("user", f"{request} Notes: {notes}."),
-            ("assistant", f"{opening} {middle} {ending} Since then, {cure}.")]
+    return [("user", f"{request} Notes: {notes}."), ("assistant", f"{opening} {middle} {ending} Since then, {cure}.")]
 
 
 def status(s: Slots) -> Turns:
@@ -112,8 +129,10 @@ def status(s: Slots) -> Turns:
     for i in range(2):
         index = s.rng.randrange(len(servers))
         question = s.pick((f"Is {servers[index]} up?", f"How is {servers[index]}?", f"State of {servers[index]}?"))
-        turns += [("user", f"Status: {told}. {question}" if i == 0 else question),
-                  ("assistant", f"{servers[index]} is {states[index]}.")]
+        turns += [
+            ("user", f"Status: {told}. {question}" if i == 0 else question),
+            ("assistant", f"{servers[index]} is {states[index]}."),
+        ]
     return turns
 
 
@@ -131,22 +150,39 @@ _STORY = (
 
 def story(s: Slots) -> Turns:
     """A little story about a service: open prose held together by a few names."""
-    names = {"p": s.person(), "w": s.word(), "t": s.pick(("trains", "gardens", "music", "old maps", "the weather")),
-             "s": s.server(), "n": s.number(20, 2000), "o": s.port()}
+    names = {
+        "p": s.person(),
+        "w": s.word(),
+        "t": s.pick(("trains", "gardens", "music", "old maps", "the weather")),
+        "s": s.server(),
+        "n": s.number(20, 2000),
+        "o": s.port(),
+    }
     chosen = sorted(s.rng.sample(range(len(_STORY)), s.rng.randint(3, 6)))
-    question = (f"Write a short story about {names['p']} and the service {names['w']}, which knows {names['t']}. "
-                f"Mention {names['s']}, {names['n']} ms and port {names['o']}.")
+    question = (
+        f"Write a short story about {names['p']} and the service {names['w']}, which knows {names['t']}. "
+        f"Mention {names['s']}, {names['n']} ms and port {names['o']}."
+    )
     return [("user", question), ("assistant", " ".join(_STORY[i] for i in chosen).format(**names))]
 
 
 def log_line(s: Slots) -> Turns:
     """A log line, then what it says."""
     rid, server, port, ms, tokens = s.code(), s.server(), s.port(), s.decimal(), s.number(2, 4096)
-    line = s.pick((f"INFO {server}:{port} request={rid} ttft_ms={ms} tokens={tokens}",
-                   f"{server} [{rid}] port {port} done in {ms} ms, {tokens} tokens",
-                   f"WARN request {rid} on {server} ({port}) took {ms} ms for {tokens} tokens"))
-    facts = [("Which request is it?", rid), ("Which server wrote it?", server), ("Which port?", port),
-             ("How many ms?", ms), ("How many tokens?", tokens)]
+    line = s.pick(
+        (
+            f"INFO {server}:{port} request={rid} ttft_ms={ms} tokens={tokens}",
+            f"{server} [{rid}] port {port} done in {ms} ms, {tokens} tokens",
+            f"WARN request {rid} on {server} ({port}) took {ms} ms for {tokens} tokens",
+        )
+    )
+    facts = [
+        ("Which request is it?", rid),
+        ("Which server wrote it?", server),
+        ("Which port?", port),
+        ("How many ms?", ms),
+        ("How many tokens?", tokens),
+    ]
     turns: Turns = []
     for i, (question, answer) in enumerate(s.rng.sample(facts, s.rng.randint(2, 3))):
         turns += [("user", f"Log: {line}\n{question}" if i == 0 else question), ("assistant", answer)]

@@ -7,43 +7,92 @@ from labs_helpers.model.corpus_slots import Slots
 
 Turns = list[tuple[str, str]]
 
-_WHAT = ("What is {n}?", "What does {n} mean?", "Define {n}.", "Can you tell me what {n} is?", "In one sentence: {n}.",
-         "I keep reading about {n}. What is it?", "Give a short definition of {n}.", "Please explain {n} briefly.")
-_WHY = ("Why does {n} matter?", "Why should I care about {n}?", "What is the point of {n}?", "What does {n} change?",
-        "Why is {n} important for serving?", "Who needs {n}, and why?")
-_HOW = ("How do I use {n} in practice?", "Give me a tip about {n}.", "What should I do about {n}?",
-        "How do I handle {n} in a lab?", "What is good practice with {n}?")
-_ALL = ("Explain {n}.", "Tell me about {n}.", "Explain {n} in detail.", "Describe {n} and why it matters.",
-        "Teach me about {n}.", "I am new to this. What should I know about {n}?", "Write a paragraph on {n}.")
+_WHAT = (
+    "What is {n}?",
+    "What does {n} mean?",
+    "Define {n}.",
+    "Can you tell me what {n} is?",
+    "In one sentence: {n}.",
+    "I keep reading about {n}. What is it?",
+    "Give a short definition of {n}.",
+    "Please explain {n} briefly.",
+)
+_WHY = (
+    "Why does {n} matter?",
+    "Why should I care about {n}?",
+    "What is the point of {n}?",
+    "What does {n} change?",
+    "Why is {n} important for serving?",
+    "Who needs {n}, and why?",
+)
+_HOW = (
+    "How do I use {n} in practice?",
+    "Give me a tip about {n}.",
+    "What should I do about {n}?",
+    "How do I handle {n} in a lab?",
+    "What is good practice with {n}?",
+)
+_ALL = (
+    "Explain {n}.",
+    "Tell me about {n}.",
+    "Explain {n} in detail.",
+    "Describe {n} and why it matters.",
+    "Teach me about {n}.",
+    "I am new to this. What should I know about {n}?",
+    "Write a paragraph on {n}.",
+)
 _LIST = ("Summarise {n} in three points.", "List three facts about {n}.", "Give me bullet points on {n}.")
-_COMPARE = ("What is the difference between {a} and {b}?", "Compare {a} and {b}.", "{a} or {b}: how do they differ?",
-            "How does {a} relate to {b}?", "Contrast {a} with {b}.")
+_COMPARE = (
+    "What is the difference between {a} and {b}?",
+    "Compare {a} and {b}.",
+    "{a} or {b}: how do they differ?",
+    "How does {a} relate to {b}?",
+    "Contrast {a} with {b}.",
+)
 
 _SYMPTOMS: tuple[tuple[str, str], ...] = (
-    ("The server stops with an out of memory error.",
-     "The weights and the KV cache need more memory than is free. Lower the context length or the memory fraction."),
-    ("The first request is much slower than the others.",
-     "The first request compiles kernels and fills caches. Send warm-up requests before you measure."),
-    ("The port is already in use.",
-     "Another process listens there. Stop it or choose another port."),
-    ("The answer ends in the middle of a sentence.",
-     "The limit on output tokens was reached. Raise max_tokens."),
-    ("The engine says the model was not found.",
-     "The name in the request differs from the served name. Read /v1/models and use that name."),
-    ("Decoding is faster than the roofline allows.",
-     "A figure above the roofline is a mistake. Check the token count, the precision and the clock."),
-    ("TTFT rises when more users come.",
-     "Requests wait in the queue before their prefill begins. Add a server or limit the concurrency."),
-    ("The cached tokens are always zero.",
-     "No prefix was reused. Put the shared part first and check that prefix caching is on."),
-    ("Speculation makes the server slower.",
-     "Too few drafted tokens are accepted for what they cost. Use shorter drafts or a draft trained for the model."),
-    ("The client reports large gaps between tokens.",
-     "A long prompt of another user was read in one piece. Switch on chunked prefill."),
-    ("Two runs give different answers.",
-     "The temperature is above zero or the batch shapes differ. Set the temperature to zero and compare in fp32."),
-    ("The health check never returns 200.",
-     "The model is still loading or the engine has died. Look at the last lines of its log."),
+    (
+        "The server stops with an out of memory error.",
+        "The weights and the KV cache need more memory than is free. Lower the context length or the memory fraction.",
+    ),
+    (
+        "The first request is much slower than the others.",
+        "The first request compiles kernels and fills caches. Send warm-up requests before you measure.",
+    ),
+    ("The port is already in use.", "Another process listens there. Stop it or choose another port."),
+    ("The answer ends in the middle of a sentence.", "The limit on output tokens was reached. Raise max_tokens."),
+    (
+        "The engine says the model was not found.",
+        "The name in the request differs from the served name. Read /v1/models and use that name.",
+    ),
+    (
+        "Decoding is faster than the roofline allows.",
+        "A figure above the roofline is a mistake. Check the token count, the precision and the clock.",
+    ),
+    (
+        "TTFT rises when more users come.",
+        "Requests wait in the queue before their prefill begins. Add a server or limit the concurrency.",
+    ),
+    (
+        "The cached tokens are always zero.",
+        "No prefix was reused. Put the shared part first and check that prefix caching is on.",
+    ),
+    (
+        "Speculation makes the server slower.",
+        "Too few drafted tokens are accepted for what they cost. Use shorter drafts or a draft trained for the model.",
+    ),
+    (
+        "The client reports large gaps between tokens.",
+        "A long prompt of another user was read in one piece. Switch on chunked prefill.",
+    ),
+    (
+        "Two runs give different answers.",
+        "The temperature is above zero or the batch shapes differ. Set the temperature to zero and compare in fp32.",
+    ),
+    (
+        "The health check never returns 200.",
+        "The model is still loading or the engine has died. Look at the last lines of its log.",
+    ),
 )
 _ASK = ("What is wrong?", "What should I do?", "Why?", "How do I fix it?", "Please help.", "What does it mean?")
 

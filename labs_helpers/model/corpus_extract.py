@@ -28,12 +28,14 @@ _NOTATIONS = 6
 def rows(s: Slots, count: int) -> list[ServerRow]:
     """`count` servers with names and ports that differ."""
     names, ports = s.distinct(s.server, count), s.distinct(s.port, count)
-    return [ServerRow(n, s.pick(ENGINES), s.model(), s.host(), p, s.pick(STATES))
-            for n, p in zip(names, ports, strict=True)]
+    return [
+        ServerRow(n, s.pick(ENGINES), s.model(), s.host(), p, s.pick(STATES)) for n, p in zip(names, ports, strict=True)
+    ]
 
 
 def write_rows(servers: list[ServerRow], notation: int, fields: tuple[str, ...]) -> str:
     """The list in one of several notations; `fields` are shown besides the name."""
+
     def shown(r: ServerRow) -> dict[str, str]:
         return {f: getattr(r, f) for f in fields}
 
@@ -47,8 +49,9 @@ def write_rows(servers: list[ServerRow], notation: int, fields: tuple[str, ...])
     if notation == 3:
         return "\n".join(f"[{r.name}]\n" + "\n".join(f"{k} = {v}" for k, v in shown(r).items()) for r in servers)
     if notation == 4:
-        return "; ".join(f"{r.name} has " + " and ".join(f"{k} {v}" for k, v in shown(r).items())
-                         for r in servers) + "."
+        return (
+            "; ".join(f"{r.name} has " + " and ".join(f"{k} {v}" for k, v in shown(r).items()) for r in servers) + "."
+        )
     return "name," + ",".join(fields) + "\n" + "\n".join(",".join([r.name, *shown(r).values()]) for r in servers)
 
 
@@ -58,19 +61,35 @@ def ask(s: Slots, servers: list[ServerRow], fields: tuple[str, ...]) -> tuple[st
     value = getattr(row, field)
     unique = sum(getattr(r, field) == value for r in servers) == 1
     if unique and s.chance(0.3):
-        return s.pick(((f"Which server has {field} {value}?", row.name),
-                       (f"Who has {field} {value}?", row.name),
-                       (f"What is the name of the server with {field} {value}?",
-                        f"The server with {field} {value} is {row.name}.")))
-    return s.pick(((f"What is the {field} of {row.name}?", value),
-                   (f"{row.name}: which {field}?", value),
-                   (f"Which {field} belongs to {row.name}?", value),
-                   (f"What {field} does {row.name} have?", f"The {field} of {row.name} is {value}."),
-                   (f"Tell me the {field} of {row.name}.", f"The {field} of {row.name} is {value}.")))
+        return s.pick(
+            (
+                (f"Which server has {field} {value}?", row.name),
+                (f"Who has {field} {value}?", row.name),
+                (
+                    f"What is the name of the server with {field} {value}?",
+                    f"The server with {field} {value} is {row.name}.",
+                ),
+            )
+        )
+    return s.pick(
+        (
+            (f"What is the {field} of {row.name}?", value),
+            (f"{row.name}: which {field}?", value),
+            (f"Which {field} belongs to {row.name}?", value),
+            (f"What {field} does {row.name} have?", f"The {field} of {row.name} is {value}."),
+            (f"Tell me the {field} of {row.name}.", f"The {field} of {row.name} is {value}."),
+        )
+    )
 
 
-_INTRO = ("Here is a list of servers:", "Given this server list:", "These servers are running:", "Our inventory:",
-          "Read this table and answer.", "Configuration:")
+_INTRO = (
+    "Here is a list of servers:",
+    "Given this server list:",
+    "These servers are running:",
+    "Our inventory:",
+    "Read this table and answer.",
+    "Configuration:",
+)
 
 
 def lookup(s: Slots) -> Turns:
@@ -92,8 +111,10 @@ def names_with(s: Slots) -> Turns:
     value = getattr(s.pick(servers), field)
     matching = [r.name for r in servers if getattr(r, field) == value]
     listing = write_rows(servers, s.rng.randrange(_NOTATIONS), (field,))
-    return [("user", f"{s.pick(_INTRO)}\n{listing}\nList every server with {field} {value}."),
-            ("assistant", "\n".join(f"- {n}" for n in matching))]
+    return [
+        ("user", f"{s.pick(_INTRO)}\n{listing}\nList every server with {field} {value}."),
+        ("assistant", "\n".join(f"- {n}" for n in matching)),
+    ]
 
 
 def rewrite(s: Slots) -> Turns:
@@ -102,8 +123,10 @@ def rewrite(s: Slots) -> Turns:
     fields = tuple(s.rng.sample(("port", "engine", "model", "host"), s.rng.randint(1, 2)))
     before, after = s.rng.sample((0, 1, 2, 5), 2)
     target = {0: "a list", 1: "a table", 2: "JSON lines", 5: "CSV"}[after]
-    return [("user", f"Rewrite this as {target}:\n{write_rows(servers, before, fields)}"),
-            ("assistant", write_rows(servers, after, fields))]
+    return [
+        ("user", f"Rewrite this as {target}:\n{write_rows(servers, before, fields)}"),
+        ("assistant", write_rows(servers, after, fields)),
+    ]
 
 
 def measurements(s: Slots) -> Turns:

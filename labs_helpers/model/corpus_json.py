@@ -39,8 +39,14 @@ def fill_json(s: Slots) -> Turns:
     said = [fields[k][0].format(v) for k, v in drawn.items()]
     s.rng.shuffle(said)
     sentence = ", ".join(said) + "."
-    request = s.pick(("Return JSON with the keys {}.", "Write a JSON object with {}.", "As JSON with {}, please.",
-                      "Extract {} as JSON."))
+    request = s.pick(
+        (
+            "Return JSON with the keys {}.",
+            "Write a JSON object with {}.",
+            "As JSON with {}, please.",
+            "Extract {} as JSON.",
+        )
+    )
     body = ", ".join(f"{json.dumps(k)}: {_value(v, fields[k][2])}" for k, v in drawn.items())
     prompt = [sentence[0].upper() + sentence[1:], request.format(", ".join(keys))]
     if s.chance(0.5):
@@ -65,9 +71,12 @@ def fill_yaml(s: Slots) -> Turns:
     """A small YAML service entry from a sentence."""
     name, model, port, n = s.server(), s.model(), s.port(), s.number(2, 64)
     engine = s.pick(ENGINES)
-    question = s.pick((
-        f"Write YAML for the service {name}: {engine} with {model} on port {port}, {n} replicas.",
-        f"I need a YAML entry. Service {name}, engine {engine}, model {model}, port {port}, replicas {n}."))
+    question = s.pick(
+        (
+            f"Write YAML for the service {name}: {engine} with {model} on port {port}, {n} replicas.",
+            f"I need a YAML entry. Service {name}, engine {engine}, model {model}, port {port}, replicas {n}.",
+        )
+    )
     answer = f"{name}:\n  engine: {engine}\n  model: {model}\n  port: {port}\n  replicas: {n}"
     return [("user", question), ("assistant", answer)]
 
@@ -75,7 +84,6 @@ def fill_yaml(s: Slots) -> Turns:
 def request_body(s: Slots) -> Turns:
     """The body of a chat completion request."""
     model, tokens, word = s.model(), s.number(16, 4096), s.word()
-    question = f"Write the body of a chat request to {model} that says \"{word}\" with at most {tokens} tokens."
-    answer = (f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{word}"}}], '
-              f'"max_tokens": {tokens}}}')
+    question = f'Write the body of a chat request to {model} that says "{word}" with at most {tokens} tokens.'
+    answer = f'{{"model": "{model}", "messages": [{{"role": "user", "content": "{word}"}}], "max_tokens": {tokens}}}'
     return [("user", question), ("assistant", answer)]

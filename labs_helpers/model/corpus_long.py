@@ -25,15 +25,22 @@ def request_log(s: Slots, size: int) -> tuple[str, list[tuple[str, str]]]:
     ids = s.distinct(s.code, size)
     users = [s.person() for _ in range(size)]
     values = [(s.decimal(), s.number(2, 4096), s.pick(STATES)) for _ in range(size)]
-    lines = [f"{n + 1} request={i} user={u} ttft_ms={v[0]} tokens={v[1]} server={v[2]}"
-             for n, (i, u, v) in enumerate(zip(ids, users, values, strict=True))]
+    lines = [
+        f"{n + 1} request={i} user={u} ttft_ms={v[0]} tokens={v[1]} server={v[2]}"
+        for n, (i, u, v) in enumerate(zip(ids, users, values, strict=True))
+    ]
     questions = [("Which server wrote this log?", server), (f"Which port does {server} use?", port)]
     for _ in range(8):
         k = s.rng.randrange(size)
-        questions.append(s.pick((
-            (f"How many tokens did request {ids[k]} have?", values[k][1]),
-            (f"What was the ttft_ms of request {ids[k]}?", values[k][0]),
-            (f"Which user sent request {ids[k]}?", users[k]))))
+        questions.append(
+            s.pick(
+                (
+                    (f"How many tokens did request {ids[k]} have?", values[k][1]),
+                    (f"What was the ttft_ms of request {ids[k]}?", values[k][0]),
+                    (f"Which user sent request {ids[k]}?", users[k]),
+                )
+            )
+        )
     return f"Log of {server} on port {port}\n" + "\n".join(lines), questions
 
 
@@ -45,14 +52,20 @@ def manual(s: Slots, size: int) -> tuple[str, list[tuple[str, str]]]:
     for n, (c, person, port) in enumerate(zip(concepts, people, ports, strict=True), 1):
         body = s.pick((f"{c.what} {c.how}", f"{c.what} {c.why}", f"{c.why} {c.how}"))
         sections.append(f"{n}. About {c.name}\n{body} Contact: {person}, port {port}.")
-        questions += [(f"Who is the contact in section {n}?", person), (f"What is the port of {person}?", port),
-                      (s.pick((f"What is {c.name}?", f"What does {c.name} mean?")), c.what),
-                      (f"Why does {c.name} matter?", c.why)]
+        questions += [
+            (f"Who is the contact in section {n}?", person),
+            (f"What is the port of {person}?", port),
+            (s.pick((f"What is {c.name}?", f"What does {c.name} mean?")), c.what),
+            (f"Why does {c.name} matter?", c.why),
+        ]
     return "Manual of the serving team\n" + "\n".join(sections), s.rng.sample(questions, min(8, len(questions)))
 
 
 DOCUMENTS: tuple[tuple[Callable[[Slots, int], tuple[str, list[tuple[str, str]]]], float], ...] = (
-    (inventory, 30.0), (request_log, 38.0), (manual, 55.0))
+    (inventory, 30.0),
+    (request_log, 38.0),
+    (manual, 55.0),
+)
 """Maker and its rough tokens per entry, from which the number of entries follows."""
 
 

@@ -20,8 +20,39 @@ ENGINES = ("vLLM", "SGLang", "llama.cpp", "Ollama", "TensorRT-LLM", "transformer
 PRECISIONS = ("bf16", "fp8", "q8_0", "nvfp4", "int4", "fp16")
 STATES = ("ready", "starting", "draining", "down", "busy", "idle")
 
-_ONSETS = ("b", "br", "c", "ch", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "qu",
-           "r", "s", "sh", "st", "t", "tr", "v", "w", "x", "y", "z")
+_ONSETS = (
+    "b",
+    "br",
+    "c",
+    "ch",
+    "d",
+    "dr",
+    "f",
+    "fl",
+    "g",
+    "gr",
+    "h",
+    "j",
+    "k",
+    "kl",
+    "l",
+    "m",
+    "n",
+    "p",
+    "pr",
+    "qu",
+    "r",
+    "s",
+    "sh",
+    "st",
+    "t",
+    "tr",
+    "v",
+    "w",
+    "x",
+    "y",
+    "z",
+)
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou")
 _CODAS = ("", "", "", "n", "r", "l", "s", "m", "x", "k")
 _SUFFIXES = ("lab", "prod", "east", "west", "edge", "test", "core", "node", "gpu", "spark")
@@ -54,6 +85,7 @@ class Slots:
 
     def word(self) -> str:
         """A made-up lower-case word of two or three syllables (millions of them)."""
+
         def make() -> str:
             count = self.rng.choice((2, 2, 3))
             syllables = (self.rng.choice(_ONSETS) + self.rng.choice(_VOWELS) for _ in range(count))
@@ -95,8 +127,9 @@ class Slots:
     def host(self) -> str:
         """An IPv4 address or a host name."""
         if self.chance(0.6):
-            return self._draw(lambda: f"10.{self.rng.randrange(256)}.{self.rng.randrange(256)}."
-                                      f"{self.rng.randrange(1, 255)}")
+            return self._draw(
+                lambda: f"10.{self.rng.randrange(256)}.{self.rng.randrange(256)}.{self.rng.randrange(1, 255)}"
+            )
         return f"{self.word()}.{self.pick(('lan', 'local', 'example.org', 'internal'))}"
 
     def number(self, low: int = 2, high: int = 9999) -> str:

@@ -15,9 +15,26 @@ from labs_helpers.model.scoring import Answer, generate, load_model, score, text
 from labs_helpers.model.spec import shipped_dir
 from labs_helpers.model.tokenizer import fast_tokenizer, render_chat
 
-COPIED_KINDS = ("echo", "repeat", "lookup", "rewrite", "measurements", "fill_json", "read_json", "fill_yaml",
-                "request_body", "serve", "curl", "url", "python_client", "python_function", "docker", "say_it_back",
-                "status", "log_line")
+COPIED_KINDS = (
+    "echo",
+    "repeat",
+    "lookup",
+    "rewrite",
+    "measurements",
+    "fill_json",
+    "read_json",
+    "fill_yaml",
+    "request_body",
+    "serve",
+    "curl",
+    "url",
+    "python_client",
+    "python_function",
+    "docker",
+    "say_it_back",
+    "status",
+    "log_line",
+)
 """Kinds whose answers follow from the prompt alone, so that exactness is well defined."""
 
 LONG_PREFIX = 2048
@@ -131,9 +148,12 @@ def evaluate(folder: Path | None = None, *, n: int = 600, long_n: int = 12, seed
     slotted = [a for a in answers if a.kind not in RECALLED_KINDS]
     determined = [a for a in slotted if a.kind in COPIED_KINDS]
     return Evaluation(
-        answer_loss={"seen-like": _mean_loss([a for a in answers if a.kind in RECALLED_KINDS]),
-                     "slot-bearing": _mean_loss(slotted), "after 2k tokens": _mean_loss(distant),
-                     "off-domain": sum(loss for loss, _ in plain) / sum(tokens for _, tokens in plain)},
+        answer_loss={
+            "seen-like": _mean_loss([a for a in answers if a.kind in RECALLED_KINDS]),
+            "slot-bearing": _mean_loss(slotted),
+            "after 2k tokens": _mean_loss(distant),
+            "off-domain": sum(loss for loss, _ in plain) / sum(tokens for _, tokens in plain),
+        },
         copying=_rates((a.kind, a.exact) for a in determined),
         slots=_rates((kind, a.exact) for a in determined if (kind := value_kind(a.text))),
         long_prefix=Rate(sum(a.exact for a in distant), len(distant)),

@@ -43,7 +43,7 @@ def new_model(seed: int, spec: Architecture = SPEC) -> Any:
         table = model.model.embed_tokens.weight
         table.normal_()
         table[:, 0] = 0.0
-        table[:, notes[-1].start:] = 0.0
+        table[:, notes[-1].start :] = 0.0
         table.mul_(EMBEDDING_STD * spec.hidden**0.5 / table.norm(dim=1, keepdim=True))  # no token longer than another
         table[:, 0] = CONSTANT
         model.model.norm.weight.fill_(FINAL_NORM)
@@ -69,7 +69,7 @@ def _projection(spec: Architecture, notes: list[slice]) -> torch.Tensor:
     import torch
 
     matrix = torch.zeros(spec.head_dim, spec.hidden)
-    matrix[:, 1:notes[-1].start].normal_(0.0, (notes[-1].start - 1) ** -0.5)
+    matrix[:, 1 : notes[-1].start].normal_(0.0, (notes[-1].start - 1) ** -0.5)
     return matrix
 
 
@@ -91,15 +91,15 @@ def _former_token_heads(attention: Any, token: torch.Tensor, notes: list[slice],
     angle = _frequencies(spec)
     for back, note in enumerate(notes, 1):
         head, group = back - 1, (back - 1) // per_group
-        query, key = attention.q_proj.weight[head * size:][:size], attention.k_proj.weight[group * size:][:size]
+        query, key = attention.q_proj.weight[head * size :][:size], attention.k_proj.weight[group * size :][:size]
         query.zero_()
         key.zero_()
         fast = slice(half // 2)  # the pairs that turn far enough in one position to tell it from the next
         query[:half, 0][fast] = POSITION_GAIN * (back * angle[fast]).cos()
         query[half:, 0][fast] = -POSITION_GAIN * (back * angle[fast]).sin()
         key[:half, 0][fast] = POSITION_GAIN
-        attention.v_proj.weight[group * size:][:size] = token
-        attention.o_proj.weight[note, head * size: head * size + half].fill_diagonal_(EMBEDDING_STD)
+        attention.v_proj.weight[group * size :][:size] = token
+        attention.o_proj.weight[note, head * size : head * size + half].fill_diagonal_(EMBEDDING_STD)
 
 
 def _orthonormal_heads(spec: Architecture, notes: list[slice]) -> list[torch.Tensor]:
@@ -125,8 +125,8 @@ def _match(attention: Any, group: int, token: torch.Tensor | None, notes: list[s
     import torch
 
     half, size = spec.head_dim // 2, spec.head_dim
-    query = attention.q_proj.weight[group * (spec.heads // spec.kv_heads) * size:][:size]
-    key = attention.k_proj.weight[group * size:][:size]
+    query = attention.q_proj.weight[group * (spec.heads // spec.kv_heads) * size :][:size]
+    key = attention.k_proj.weight[group * size :][:size]
     slow = torch.arange(half // 2, half)
     some = (torch.arange(half // 2) + group * (half // 2)) % half  # each group compares other components
     query.zero_()
@@ -144,6 +144,6 @@ def _match(attention: Any, group: int, token: torch.Tensor | None, notes: list[s
 def _copy(attention: Any, group: int, found: torch.Tensor, spec: Architecture) -> None:
     """The first head of a key-value group writes the part `found` [head_dim, hidden] of the token it attends to."""
     size = spec.head_dim
-    attention.v_proj.weight[group * size:][:size] = found
+    attention.v_proj.weight[group * size :][:size] = found
     head = group * (spec.heads // spec.kv_heads) * size
-    attention.o_proj.weight[:, head: head + size] = WRITE_GAIN * EMBEDDING_STD * found.T
+    attention.o_proj.weight[:, head : head + size] = WRITE_GAIN * EMBEDDING_STD * found.T

@@ -25,10 +25,22 @@ def make_optimizers(model: torch.nn.Module, parts: int = 2) -> list[Any]:
     matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     embedding = [p for n, p in model.named_parameters() if "embed" in n]
     norms = [p for n, p in model.named_parameters() if p.ndim != 2]
-    muons = [torch.optim.Muon(matrices[i::parts], lr=MATRIX_LR, momentum=0.95, weight_decay=0.05, ns_steps=3,
-                              adjust_lr_fn="match_rms_adamw") for i in range(parts)]
-    adamw = torch.optim.AdamW([{"params": embedding, "lr": EMBEDDING_LR}, {"params": norms, "lr": NORM_LR}],
-                              betas=(0.9, 0.95), weight_decay=0.0)
+    muons = [
+        torch.optim.Muon(
+            matrices[i::parts],
+            lr=MATRIX_LR,
+            momentum=0.95,
+            weight_decay=0.05,
+            ns_steps=3,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        for i in range(parts)
+    ]
+    adamw = torch.optim.AdamW(
+        [{"params": embedding, "lr": EMBEDDING_LR}, {"params": norms, "lr": NORM_LR}],
+        betas=(0.9, 0.95),
+        weight_decay=0.0,
+    )
     for group in (group for optimizer in (*muons, adamw) for group in optimizer.param_groups):
         group["peak"] = group["lr"]
     return [*muons, adamw]

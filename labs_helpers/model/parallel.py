@@ -21,9 +21,10 @@ def shares(batch: Batch, count: int) -> list[Batch]:
     """The batch's rows in `count` nearly equal parts; fewer when there are fewer rows."""
     count = min(count, len(batch.ids))
     cuts = [round(i * len(batch.ids) / count) for i in range(count + 1)]
-    return [Batch(batch.ids[a:b], batch.positions[a:b], batch.weights[a:b],
-                  None if batch.mask is None else batch.mask[a:b])
-            for a, b in pairwise(cuts)]
+    return [
+        Batch(batch.ids[a:b], batch.positions[a:b], batch.weights[a:b], None if batch.mask is None else batch.mask[a:b])
+        for a, b in pairwise(cuts)
+    ]
 
 
 class Workers:
@@ -48,8 +49,9 @@ class Workers:
         self._pool.shutdown(cancel_futures=True)
         torch.set_num_threads(self._threads_before)
 
-    def backward(self, loss_of: Callable[[Batch, float], torch.Tensor], batch: Batch,
-                 parameters: Sequence[torch.nn.Parameter]) -> float:
+    def backward(
+        self, loss_of: Callable[[Batch, float], torch.Tensor], batch: Batch, parameters: Sequence[torch.nn.Parameter]
+    ) -> float:
         """Set `.grad` of all parameters to the gradient of the batch's mean loss; returns that loss.
 
         `loss_of(part, total_weight)` is the part's summed loss divided by the whole batch's weight.

@@ -57,8 +57,11 @@ def score(model: Any, tokenizer: Any, document: Document, limit: int = 4096) -> 
         size = len(tokenizer.encode(f"{content}{TURN_END}").ids)
         start, end = at + head - 1, at + head - 1 + size  # shifted by one: index i predicts token i + 1
         if role == "assistant" and end <= len(target):
-            answers.append(Answer(document.kind, content, start, size, losses[start:end].mean().item(),
-                                  bool(hits[start:end].all())))
+            answers.append(
+                Answer(
+                    document.kind, content, start, size, losses[start:end].mean().item(), bool(hits[start:end].all())
+                )
+            )
         at += head + size + 1
     return answers
 
@@ -90,7 +93,11 @@ def generate(model: Any, tokenizer: Any, prompt_ids: list[int], max_new: int = 9
     import torch
 
     with torch.inference_mode():
-        ids = model.generate(torch.tensor([prompt_ids]), max_new_tokens=max_new, do_sample=False,
-                             attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.long))
-    text: str = tokenizer.decode(ids[0, len(prompt_ids):].tolist(), skip_special_tokens=True)
+        ids = model.generate(
+            torch.tensor([prompt_ids]),
+            max_new_tokens=max_new,
+            do_sample=False,
+            attention_mask=torch.ones(1, len(prompt_ids), dtype=torch.long),
+        )
+    text: str = tokenizer.decode(ids[0, len(prompt_ids) :].tolist(), skip_special_tokens=True)
     return text

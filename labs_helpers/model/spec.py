@@ -35,8 +35,10 @@ def shipped_dir() -> Path:
     """
     folder = WEIGHTS / "course"
     if not (folder / "model.safetensors").is_file():
-        raise LabsError(f"the course model is missing: no {folder / 'model.safetensors'}",
-                        "restore it with `git checkout`, or train it: ./labs model train")
+        raise LabsError(
+            f"the course model is missing: no {folder / 'model.safetensors'}",
+            "restore it with `git checkout`, or train it: ./labs model train",
+        )
     return folder
 
 
@@ -64,8 +66,10 @@ def _made_in_cache(name: str, make: Callable[[Path], None]) -> Path:
                 if not target.exists():  # otherwise another process was faster, with the same result
                     raise
     except OSError as error:
-        raise LabsError(f"cannot write {target}: {error.strerror or error}",
-                        "free some disk space or set LABS_CACHE to another folder") from error
+        raise LabsError(
+            f"cannot write {target}: {error.strerror or error}",
+            "free some disk space or set LABS_CACHE to another folder",
+        ) from error
     return target
 
 
@@ -105,8 +109,7 @@ def gguf_path(precision: GgufPrecision = "f32") -> Path:
 
     if precision not in PRECISIONS:
         raise LabsError(f"the course model has no GGUF in {precision!r}", f"use one of {', '.join(PRECISIONS)}")
-    return _made_in_cache(f"{SPEC.name}-{precision}.gguf",
-                          lambda path: write_gguf(shipped_dir(), path, precision))
+    return _made_in_cache(f"{SPEC.name}-{precision}.gguf", lambda path: write_gguf(shipped_dir(), path, precision))
 
 
 def model_spec(precision: str = "bf16", format: Literal["safetensors", "gguf"] = "safetensors") -> ModelSpec:
@@ -121,5 +124,10 @@ def model_spec(precision: str = "bf16", format: Literal["safetensors", "gguf"] =
         location = gguf_path(kind)  # type: ignore[arg-type]
     else:
         location = course_model_dir(precision)  # type: ignore[arg-type]
-    return ModelSpec(name=SPEC.name, location=str(location), precision=precision, parameters=SPEC.parameters,
-                     bytes_per_token=round(SPEC.parameters_read_per_token * BYTES_PER_WEIGHT[precision]))
+    return ModelSpec(
+        name=SPEC.name,
+        location=str(location),
+        precision=precision,
+        parameters=SPEC.parameters,
+        bytes_per_token=round(SPEC.parameters_read_per_token * BYTES_PER_WEIGHT[precision]),
+    )

@@ -26,8 +26,10 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_OTHER_SCRIPTS = ("Größe, café, naïve, señor, Łódź, Ελλάδα, Москва, 東京, 日本語, 中文, 한국어, العربية, हिन्दी. "
-                  "🙂 🚀 ✅ → ≤ ≥ € £ °C µs – — “quoted” ‘so’ …")
+_OTHER_SCRIPTS = (
+    "Größe, café, naïve, señor, Łódź, Ελλάδα, Москва, 東京, 日本語, 中文, 한국어, العربية, हिन्दी. "
+    "🙂 🚀 ✅ → ≤ ≥ € £ °C µs – — “quoted” ‘so’ …"
+)
 
 
 def train_tokenizer(texts: Iterable[str], size: int) -> Any:
@@ -35,13 +37,19 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=list(SPECIAL_TOKENS),
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tokenizer.train_from_iterator([*texts, _OTHER_SCRIPTS], trainer=trainer)
     return tokenizer
 
@@ -52,9 +60,15 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": None, "eos_token": TURN_END, "pad_token": END_OF_TEXT, "unk_token": None,
-        "add_bos_token": False, "add_eos_token": False, "clean_up_tokenization_spaces": False,
-        "model_max_length": max_length, "chat_template": CHAT_TEMPLATE,
+        "bos_token": None,
+        "eos_token": TURN_END,
+        "pad_token": END_OF_TEXT,
+        "unk_token": None,
+        "add_bos_token": False,
+        "add_eos_token": False,
+        "clean_up_tokenization_spaces": False,
+        "model_max_length": max_length,
+        "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     special = {"eos_token": TURN_END, "pad_token": END_OF_TEXT}

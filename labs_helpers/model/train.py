@@ -95,15 +95,26 @@ def weighted_loss(model: Any, batch: Batch, total_weight: float) -> torch.Tensor
     from torch.nn import functional
 
     with torch.autocast("cpu", torch.bfloat16):
-        logits = model(input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask,
-                       use_cache=False).logits
-    losses = functional.cross_entropy(logits[:, :-1].float().flatten(0, 1), batch.ids[:, 1:].flatten(),
-                                      reduction="none")
+        logits = model(
+            input_ids=batch.ids, position_ids=batch.positions, attention_mask=batch.mask, use_cache=False
+        ).logits
+    losses = functional.cross_entropy(
+        logits[:, :-1].float().flatten(0, 1), batch.ids[:, 1:].flatten(), reduction="none"
+    )
     return (losses * batch.weights[:, 1:].flatten()).sum() / total_weight
 
 
-def train(out: Path, *, seed: int = 0, scale: float = 1.0, resume: bool = True, threads: int | None = None,
-          stages: tuple[Stage, ...] = STAGES, spec: Architecture = SPEC, compiled: bool = True) -> TrainReport:
+def train(
+    out: Path,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    resume: bool = True,
+    threads: int | None = None,
+    stages: tuple[Stage, ...] = STAGES,
+    spec: Architecture = SPEC,
+    compiled: bool = True,
+) -> TrainReport:
     """Train the course model and write it to `out` as bf16 safetensors with its tokenizer.
 
     `scale` multiplies the steps of every stage (1 is the shipped recipe). The checkpoint `out/training.pt` is
@@ -136,9 +147,18 @@ def train(out: Path, *, seed: int = 0, scale: float = 1.0, resume: bool = True, 
     began = saved_at = time.monotonic()
 
     def snapshot(step: int) -> None:
-        save_checkpoint({"recipe": recipe, "step": step, "seconds": spent + time.monotonic() - began,
-                         "tokens": tokens, "losses": history, "model": model.state_dict(),
-                         "optimizers": [o.state_dict() for o in optimizers]}, path)
+        save_checkpoint(
+            {
+                "recipe": recipe,
+                "step": step,
+                "seconds": spent + time.monotonic() - began,
+                "tokens": tokens,
+                "losses": history,
+                "model": model.state_dict(),
+                "optimizers": [o.state_dict() for o in optimizers],
+            },
+            path,
+        )
 
     parameters = list(model.parameters())
     with Workers(workers) as pool, _progress() as progress:
@@ -167,5 +187,6 @@ def _recent(history: list[float]) -> float:
 def _progress() -> Any:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    return Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                    refresh_per_second=1)
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), refresh_per_second=1
+    )

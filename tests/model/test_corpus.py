@@ -74,10 +74,19 @@ def test_long_documents_are_long() -> None:
         assert sum(len(text) for _, text in made.turns) > 3000 * 2.5
 
 
-@pytest.mark.parametrize("wrong", [
-    r"Qwen3-8B-Instruct", r"--enforce-eager", r"api_server", r"commands\.build", r"trtllm-build", r"add_medusa_heads",
-    r"without training", r"ipc=host",
-])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        r"Qwen3-8B-Instruct",
+        r"--enforce-eager",
+        r"api_server",
+        r"commands\.build",
+        r"trtllm-build",
+        r"add_medusa_heads",
+        r"without training",
+        r"ipc=host",
+    ],
+)
 def test_the_corrected_claims_are_not_taught(wrong: str) -> None:
     text = "\n".join(t for d in islice(documents(0, FULL_MIX), ENOUGH) for _, t in d.turns)
     assert not re.search(wrong, text)

@@ -28,7 +28,7 @@ def test_rotary_order_is_undone(heads: int, half: int, columns: int) -> None:
     moved = rotary_to_gguf(weight, heads)
     assert np.array_equal(rotary_from_gguf(moved, heads), weight)
     first = moved[: 2 * half]  # within a head: neighbours are what was half a head apart
-    assert np.array_equal(first[0::2], weight[:half]) and np.array_equal(first[1::2], weight[half: 2 * half])
+    assert np.array_equal(first[0::2], weight[:half]) and np.array_equal(first[1::2], weight[half : 2 * half])
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

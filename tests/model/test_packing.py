@@ -30,8 +30,12 @@ def test_a_document_sees_itself_only() -> None:
     assert batch.mask is not None
     seen = batch.mask[0, 0] == 0
     assert seen[:5, :5].tolist() == [
-        [True, False, False, False, False], [True, True, False, False, False], [True, True, True, False, False],
-        [False, False, False, True, False], [False, False, False, True, True]]
+        [True, False, False, False, False],
+        [True, True, False, False, False],
+        [True, True, True, False, False],
+        [False, False, False, True, False],
+        [False, False, False, True, True],
+    ]
     assert batch.positions[0, :5].tolist() == [0, 1, 2, 0, 1]
     assert batch.weights[0].tolist() == [0.0, torch.tensor(0.1).item(), 1.0, 0.0, 1.0, 0.0]
 

@@ -28,8 +28,12 @@ def test_round_trip(text: str) -> None:
 
 def test_transformers_reads_the_same_tokenizer() -> None:
     theirs, ours = load_tokenizer(shipped_dir()), fast_tokenizer(shipped_dir())
-    for text in ("don't I'LL x=1  two\n\n\tthree",
-                 "naïve é é 🙂👩‍👩‍👧 한국어", "43127 10.0.0.1", render_chat(MESSAGES)):
+    for text in (
+        "don't I'LL x=1  two\n\n\tthree",
+        "naïve é é 🙂👩‍👩‍👧 한국어",
+        "43127 10.0.0.1",
+        render_chat(MESSAGES),
+    ):
         assert theirs(text).input_ids == ours.encode(text).ids
         assert theirs.decode(theirs(text).input_ids) == text
 
