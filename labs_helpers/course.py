@@ -101,6 +101,7 @@ def execute(entry: Entry) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
+    from traitlets.config import Config
 
     notebook = nbformat.read(entry.solution, as_version=4)
     client = NotebookClient(
@@ -121,6 +122,7 @@ def execute(entry: Entry) -> None:
 
 def tidy(notebook: Any) -> Any:
     """Outputs fit to keep: no execution times, and of lines that were rewritten in place only the last state."""
+    notebook.metadata["language_info"] = {"name": "python"}  # not which patch release it ran on
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
