@@ -105,7 +105,11 @@ def execute(entry: Entry) -> None:
 
     notebook = nbformat.read(entry.solution, as_version=4)
     client = NotebookClient(
-        notebook, timeout=1800, kernel_name="python3", resources={"metadata": {"path": str(entry.student.parent)}}
+        notebook,
+        timeout=1800,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(entry.student.parent)}},
+        config=Config({"KernelManager": {"transport": "ipc"}}),
     )
     client.on_cell_start = lambda cell, cell_index: print(
         f"\rlab {entry.id}: cell {cell_index + 1} of {len(notebook.cells)}", end="", flush=True
