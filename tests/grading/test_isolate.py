@@ -107,7 +107,7 @@ def test_background_processes_die_with_the_run(isolation: Isolation) -> None:
 
 
 def test_a_sandbox_that_does_not_start_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(view, "parents_of", lambda paths: ["--no-such-option"])
+    monkeypatch.setattr(view, "parents_of", lambda *_: ["--no-such-option"])
     with pytest.raises(LabsError, match="bubblewrap"):
         isolate.ready(install=False)
 
