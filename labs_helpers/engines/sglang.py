@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
 
-from labs_helpers.engines.base import Availability, Counters, Engine, LaunchSpec, ModelSpec
-from labs_helpers.errors import LabsError
+from labs_helpers.engines.base import Availability
+from labs_helpers.engines.unavailable import UnavailableEngine
 
 if TYPE_CHECKING:
     from labs_helpers.machine import Machine
 
 
-class SGLang(Engine):
+class SGLang(UnavailableEngine):
     name = "sglang"
     title = "SGLang"
 
@@ -27,21 +27,3 @@ class SGLang(Engine):
             "SGLang runs in a container, and container engines come in a later release",
             "use vllm, llama.cpp or transformers until then",
         )
-
-    def version(self) -> str:
-        self._refuse()
-
-    def model(self, precision: str) -> ModelSpec:
-        self._refuse()
-
-    def launch(self, model: ModelSpec, port: int, **options: Any) -> LaunchSpec:
-        self._refuse()
-
-    async def counters(self, base_url: str) -> Counters:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
-        from labs_helpers.machine import detect
-
-        found = self.availability(detect())
-        raise LabsError(f"{self.title} cannot run here: {found.reason}", found.remedy)
