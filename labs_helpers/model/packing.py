@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from labs_helpers.model.corpus import Document
@@ -18,10 +20,14 @@ PROMPT_WEIGHT = 0.1
 
 @dataclass(frozen=True)
 class Encoded:
-    """Token ids of a document and, for each, the weight of predicting it (the first is never predicted)."""
+    """Token ids of a document and, for each, the weight of predicting it (the first is never predicted).
+
+    From index `gap_at` on, positions are counted `gap` higher."""
 
     ids: tuple[int, ...]
     weights: tuple[float, ...]
+    gap_at: int = 0
+    gap: int = 0
 
 
 def encode(tokenizer: Any, document: Document) -> Encoded:
@@ -40,6 +46,22 @@ def encode(tokenizer: Any, document: Document) -> Encoded:
         add(f"{content}{TURN_END}", 1.0 if role == "assistant" else PROMPT_WEIGHT)
         add("\n", 0.0)
     return Encoded(tuple(ids), tuple(weights))
+
+
+def with_gaps(documents: Iterable[Encoded], positions: int, share: float, seed: int) -> Iterator[Encoded]:
+    """Part some documents in two by a jump in their positions, so that short rows teach what lies far back.
+
+    A `share` of the documents gets one jump, at any place, of log-uniform size that keeps the document below
+    `positions` (positional skip-wise training, Zhu et al. 2023, arXiv 2309.10400, section 3.2).
+    """
+    rng = random.Random(f"{seed}/gaps")  # noqa: S311 - a corpus, not a secret
+    for document in documents:
+        size = len(document.ids)
+        if size < positions // 2 and rng.random() < share:
+            gap = round(math.exp(rng.uniform(0.0, math.log(positions - size))))
+            yield replace(document, gap_at=rng.randrange(1, size), gap=gap)
+        else:
+            yield document
 
 
 def pack(documents: Iterable[Encoded], width: int, open_rows: int = 16) -> Iterator[list[Encoded]]:
@@ -88,6 +110,7 @@ def packed_batch(rows: list[list[Encoded]], width: int) -> Batch:
             span = slice(at, at + len(document.ids))
             ids[r, span] = torch.tensor(document.ids)
             positions[r, span] = torch.arange(len(document.ids))
+            positions[r, at + document.gap_at : at + len(document.ids)] += document.gap
             weights[r, span] = torch.tensor(document.weights)
             weights[r, at] = 0.0
             owner[r, span] = n

@@ -1,4 +1,4 @@
-"""Training: four stages from echoes and copying drills over the full mix to long contexts, seeded and resumable.
+"""Training: stages from echoes and copying drills over the full mix to long contexts, seeded and resumable.
 
 `labs model train` calls `train`; interrupt it with Ctrl-C or kill it and run it again to go on.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,34 +19,39 @@ from labs_helpers.model.checkpoint import load_checkpoint, save_checkpoint, writ
 from labs_helpers.model.corpus import COPY_MIX, ECHO_MIX, FULL_MIX, documents, long_documents
 from labs_helpers.model.initial import new_model
 from labs_helpers.model.optimizer import make_optimizers, rate, set_rate
-from labs_helpers.model.packing import Batch, Encoded, encode, long_batch, pack, packed_batch
+from labs_helpers.model.packing import Batch, Encoded, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.parallel import Workers
 from labs_helpers.model.tokenizer import fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     import torch
 
-TOKENS_PER_STEP = 2048
+TOKENS_PER_STEP = 2560
 CHECKPOINT_SECONDS = 90.0
 TOKENIZER_DOCUMENTS = 12_000
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A part of the run: `width` is the row length; every `long_every`-th step is two long documents."""
+    """A part of the run, in rows of `width` tokens; every `long_every`-th step is two documents of `long_width`.
+
+    `gaps` is the share of documents that get a jump in their positions."""
 
     name: str
     mix: Mapping[str, float]
     steps: int
-    width: int
+    width: int = 320
+    gaps: float = 0.0
     long_every: int = 0
+    long_width: int = 0
 
 
 STAGES = (
-    Stage("echo", ECHO_MIX, 30, 512),
-    Stage("copying drills", COPY_MIX, 110, 512),
-    Stage("full mix", FULL_MIX, 700, 512),
-    Stage("long contexts", FULL_MIX, 100, 512, long_every=4),
+    Stage("echo", ECHO_MIX, 40),
+    Stage("copying drills", COPY_MIX, 400, gaps=0.1),
+    Stage("full mix", FULL_MIX, 1700, gaps=0.25),
+    Stage("long contexts", FULL_MIX, 320, gaps=0.25, long_every=3, long_width=2048),
+    Stage("longest contexts", FULL_MIX, 60, gaps=0.25, long_every=3, long_width=SPEC.positions),
 )
 
 
@@ -74,17 +79,20 @@ def _encoded(seed: int, mix: Mapping[str, float], tokenizer: Any) -> Iterator[En
     return (encode(tokenizer, d) for d in documents(seed, mix))
 
 
-def batches(seed: int, stages: tuple[Stage, ...], tokenizer: Any, width: int) -> Iterator[tuple[str, Batch]]:
+def batches(
+    seed: int, stages: tuple[Stage, ...], tokenizer: Any, positions: int = SPEC.positions
+) -> Iterator[tuple[str, Batch]]:
     """The whole run as a stream of (stage name, batch), the same for the same seed and stages.
 
-    `width` is the row length of long documents: the model's positions.
+    No position of a batch reaches `positions`.
     """
     for number, stage in enumerate(stages):
-        rows = pack(_encoded(seed * 100 + number, stage.mix, tokenizer), stage.width)
-        longs = (encode(tokenizer, d) for d in long_documents(seed * 100 + 50 + number, stage.mix, width))
+        part = seed * 100 + number
+        rows = pack(with_gaps(_encoded(part, stage.mix, tokenizer), positions, stage.gaps, part), stage.width)
+        longs = (encode(tokenizer, d) for d in long_documents(part + 50, stage.mix, stage.long_width))
         for step in range(stage.steps):
             if stage.long_every and step % stage.long_every == 0:
-                yield stage.name, long_batch([next(longs), next(longs)], width)
+                yield stage.name, long_batch([next(longs), next(longs)], stage.long_width)
             else:
                 yield stage.name, packed_batch(list(islice(rows, TOKENS_PER_STEP // stage.width)), stage.width)
 
@@ -126,7 +134,7 @@ def train(
     import torch
 
     workers = threads or torch.get_num_threads()
-    stages = tuple(Stage(s.name, s.mix, max(1, round(s.steps * scale)), s.width, s.long_every) for s in stages)
+    stages = tuple(replace(s, steps=max(1, round(s.steps * scale))) for s in stages)
     recipe = f"seed {seed}, " + ", ".join(f"{s.name} {s.steps}x{s.width}" for s in stages)
     path = out / "training.pt"
     state = load_checkpoint(path) if resume else None
@@ -166,6 +174,8 @@ def train(
         remaining = islice(batches(seed, stages, tokenizer, spec.positions), start, None)
         for step, (stage, batch) in enumerate(remaining, start):
             set_rate(optimizers, rate(step, steps))
+            # with a mask plain products beat the fused kernel on a CPU; without one the fused kernel skips half
+            model.set_attn_implementation("sdpa" if batch.mask is None else "eager")
             history.append(pool.backward(partial(weighted_loss, network), batch, parameters))
             pool.step(optimizers)
             tokens += batch.ids.numel()
