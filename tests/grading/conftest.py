@@ -40,10 +40,20 @@ def make_toy(folder: Path) -> GradedLab:
 
 
 @pytest.fixture(scope="session")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GradedLab]:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> GradedLab:
     before = syllabus.CONTENTS
-    yield make_toy(tmp_path_factory.mktemp("toy"))
-    syllabus.CONTENTS = before
+    try:
+        return make_toy(tmp_path_factory.mktemp("toy"))
+    finally:
+        syllabus.CONTENTS = before
+
+
+@pytest.fixture(scope="module", autouse=True)
+def toy_in_the_syllabus(toy: GradedLab) -> Iterator[None]:
+    """Only while a module of this folder runs: other tests look at the real syllabus."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(syllabus, "CONTENTS", (*syllabus.CONTENTS, toy.entry))
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -282,7 +282,7 @@ def specimens(port: int, secret_folders: str, target: Path) -> list[Specimen]:
             "loop-that-cannot-be-interrupted",
             added("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\nwhile True: pass"),
             EXERCISES,
-            "took longer|time limit",
+            "took longer|time limit|processor time",
         ),
         Specimen("fork-bomb", added("import os\nwhile True: os.fork()"), EXERCISES, "limit of 40 processes"),
         Specimen(
