@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labs_helpers.model.corpus import FULL_MIX, documents
-from labs_helpers.model.packing import Encoded, encode, long_batch, pack, packed_batch
+from labs_helpers.model.packing import Encoded, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.spec import shipped_dir
 from labs_helpers.model.tokenizer import TURN_END, fast_tokenizer
 
@@ -38,6 +38,21 @@ def test_a_document_sees_itself_only() -> None:
     ]
     assert batch.positions[0, :5].tolist() == [0, 1, 2, 0, 1]
     assert batch.weights[0].tolist() == [0.0, torch.tensor(0.1).item(), 1.0, 0.0, 1.0, 0.0]
+
+
+@given(sizes=st.lists(st.integers(2, 40), min_size=1, max_size=50), seed=st.integers(0, 9))
+@settings(deadline=None)
+def test_a_jump_moves_the_later_part_back_and_changes_nothing_else(sizes: list[int], seed: int) -> None:
+    made = [Encoded((i,) * n, (1.0,) * n) for i, n in enumerate(sizes)]
+    for before, after in zip(made, with_gaps(made, 128, 1.0, seed), strict=True):
+        batch = packed_batch([[after]], len(after.ids))
+        places = batch.positions[0].tolist()
+        jump = after.gap_at
+        assert batch.ids[0].tolist() == list(before.ids) and after.weights == before.weights
+        assert places[:jump] == list(range(jump)) and 0 < jump < len(places)
+        assert places[jump:] == list(range(places[jump], places[jump] + len(places) - jump))
+        assert jump < places[jump] and places[-1] < 128
+    assert list(with_gaps(made, 128, 0.0, seed)) == made
 
 
 def test_a_long_row_is_cut_and_padded_without_weight() -> None:
