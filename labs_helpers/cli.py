@@ -268,12 +268,18 @@ def model_train(
 
 
 @model_app.command("evaluate")
-def model_evaluate(as_json: Json = False) -> None:
+def model_evaluate(
+    card: Annotated[bool, typer.Option("--card", help="Write the figures into the model card.")] = False,
+    as_json: Json = False,
+) -> None:
     """Held-out loss, slot copying and samples of the shipped model."""
-    from labs_helpers.model import evaluate
+    from labs_helpers.model import card as model_card
+    from labs_helpers.model import evaluate, spec
 
     found = evaluate.evaluate()
     print(json.dumps(found.as_dict(), indent=1) if as_json else found)
+    if card:
+        model_card.update(spec.shipped_dir() / "MODEL_CARD.md", found)
 
 
 # -- plumbing --------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ GENERATORS: Mapping[str, Callable[[Slots], Turns]] = {
     "compare": explain.compare,
     "diagnose": explain.diagnose,
     "lookup": extract.lookup,
+    "quiz": extract.quiz,
     "names_with": extract.names_with,
     "rewrite": extract.rewrite,
     "measurements": extract.measurements,
@@ -83,6 +84,7 @@ COPY_MIX: Mapping[str, float] = {
     "echo": 2,
     "repeat": 6,
     "lookup": 4,
+    "quiz": 4,
     "rewrite": 3,
     "read_json": 2,
     "fill_json": 2,
@@ -123,7 +125,19 @@ FULL_MIX: Mapping[str, float] = {
     "story": 1,
     "log_line": 1.5,
 }
-"""What the later stages are fed: everything the labs ask for."""
+"""Everything the labs ask for."""
+
+
+TRAINING_MIX: Mapping[str, float] = {
+    **FULL_MIX,
+    "quiz": 10,
+    "repeat": 5,
+    "rewrite": 4,
+    "names_with": 2,
+    "measurements": 2.5,
+    "fill_json": 4,
+}
+"""What the later stages are fed: everything, with more of what is hardest, to find the right one of several."""
 
 
 def document(slots: Slots, kind: str) -> Document:

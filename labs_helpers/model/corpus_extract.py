@@ -104,6 +104,22 @@ def lookup(s: Slots) -> Turns:
     return turns
 
 
+def quiz(s: Slots) -> Turns:
+    """A short list and more questions about it than `lookup` asks: much practice in finding, in few tokens."""
+    servers = rows(s, s.rng.randint(2, 4))
+    fields = tuple(s.rng.sample(("port", "engine", "model", "host", "state"), s.rng.randint(1, 2)))
+    listing = write_rows(servers, s.rng.randrange(_NOTATIONS), fields)
+    asked = [ask(s, servers, fields) for _ in range(s.rng.randint(3, 6))]
+    return [
+        turn
+        for i, (question, answer) in enumerate(asked)
+        for turn in (
+            ("user", f"{s.pick(_INTRO)}\n{listing}\n{question}" if i == 0 else question),
+            ("assistant", answer),
+        )
+    ]
+
+
 def names_with(s: Slots) -> Turns:
     """Which servers of a list have a property: the answer is a list in the order of the prompt."""
     servers = rows(s, s.rng.randint(3, 6))

@@ -7,7 +7,7 @@ them in evaluation cannot be recall.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -151,3 +151,10 @@ class Slots:
         while len(values) < count:
             values[draw()] = None
         return list(values)
+
+
+def names(seed: int) -> Iterator[str]:
+    """An endless stream of made-up names of every kind: what a tokenizer must cut alike wherever they stand."""
+    slots = Slots(random.Random(f"{seed}/names"))  # noqa: S311 - a corpus, not a secret
+    while True:
+        yield from (slots.word(), slots.person(), slots.server(), slots.model(), slots.host(), slots.code())

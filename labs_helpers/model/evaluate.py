@@ -15,14 +15,10 @@ from labs_helpers.model.scoring import Answer, generate, load_model, score, text
 from labs_helpers.model.spec import shipped_dir
 from labs_helpers.model.tokenizer import fast_tokenizer, render_chat
 
-COPIED_KINDS = (
+FILLED_KINDS = (
     "echo",
     "repeat",
-    "lookup",
-    "rewrite",
-    "measurements",
     "fill_json",
-    "read_json",
     "fill_yaml",
     "request_body",
     "serve",
@@ -35,6 +31,10 @@ COPIED_KINDS = (
     "status",
     "log_line",
 )
+"""Kinds whose answers are filled with the values that the prompt names, each in its place."""
+FOUND_KINDS = ("lookup", "read_json", "measurements", "rewrite")
+"""Kinds that ask for one of several like things, which has to be found first."""
+COPIED_KINDS = FILLED_KINDS + FOUND_KINDS
 """Kinds whose answers follow from the prompt alone, so that exactness is well defined."""
 
 LONG_PREFIX = 2048
@@ -79,10 +79,10 @@ class Evaluation:
     """Exact copied answers at least 2,048 tokens into a document."""
     samples: tuple[Sample, ...]
 
-    @property
-    def copied(self) -> Rate:
-        """All copied answers together."""
-        return Rate(sum(r.exact for r in self.copying.values()), sum(r.n for r in self.copying.values()))
+    def copied(self, kinds: Iterable[str] = COPIED_KINDS) -> Rate:
+        """The copied answers of some kinds together."""
+        rates = [self.copying[kind] for kind in kinds if kind in self.copying]
+        return Rate(sum(r.exact for r in rates), sum(r.n for r in rates))
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain dictionaries, for JSON."""
@@ -90,7 +90,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         lines = [f"loss, {kind}: {loss:.3f} nats per token" for kind, loss in self.answer_loss.items()]
-        lines += [f"copied exactly, all: {self.copied}"]
+        lines += [f"values filled in exactly: {self.copied(FILLED_KINDS)}"]
+        lines += [f"the right one of several found exactly: {self.copied(FOUND_KINDS)}"]
         lines += [f"copied exactly, {kind}: {rate}" for kind, rate in {**self.slots, **self.copying}.items()]
         lines += [f"copied exactly, after {LONG_PREFIX} tokens: {self.long_prefix}"]
         lines += [f"\n[{s.title}]\n{s.prompt}\n-> {s.answer}" for s in self.samples]

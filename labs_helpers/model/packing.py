@@ -30,7 +30,7 @@ class Encoded:
     gap: int = 0
 
 
-def encode(tokenizer: Any, document: Document) -> Encoded:
+def encode(tokenizer: Any, document: Document, prompt_weight: float = PROMPT_WEIGHT) -> Encoded:
     """Encode as the chat template does; the assistant's words and its end-of-turn carry the full weight."""
     ids: list[int] = []
     weights: list[float] = []
@@ -41,9 +41,9 @@ def encode(tokenizer: Any, document: Document) -> Encoded:
         weights.extend([weight] * len(new))
 
     for role, content in document.turns:
-        add(f"{TURN_START}{role}\n", PROMPT_WEIGHT)
+        add(f"{TURN_START}{role}\n", prompt_weight)
         # content and marker separately: special tokens are cut out first, so this is how the whole text is cut too
-        add(f"{content}{TURN_END}", 1.0 if role == "assistant" else PROMPT_WEIGHT)
+        add(f"{content}{TURN_END}", 1.0 if role == "assistant" else prompt_weight)
         add("\n", 0.0)
     return Encoded(tuple(ids), tuple(weights))
 

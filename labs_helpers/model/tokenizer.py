@@ -6,7 +6,8 @@ The split pattern is the one llama.cpp calls `qwen2`, so that a GGUF of the mode
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,17 @@ if TYPE_CHECKING:
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
 
+SPACE = "Ġ"
+"""A space as byte-level BPE writes it."""
+
 SPLIT_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+LEARNING_PATTERN = SPLIT_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+", r"\p{L}+")
+"""Used to learn the merges only: the sign before a word stands apart, so that no merge joins it to a part of a word."""
+WHOLE_WORDS = 384
+"""Entries that are a whole frequent word with the sign before it, mostly a space."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -32,14 +41,35 @@ _OTHER_SCRIPTS = (
 )
 
 
-def train_tokenizer(texts: Iterable[str], size: int) -> Any:
-    """Train the BPE on `texts`. Returns a `tokenizers.Tokenizer` of exactly `size` entries, special tokens first."""
+def train_tokenizer(texts: Iterable[str], size: int, names: Iterable[str] = ()) -> Any:
+    """Train the BPE on `texts`. Returns a `tokenizers.Tokenizer` of exactly `size` entries, special tokens first.
+
+    A word is cut alike after a space, a quote, a bracket or a line's beginning: only whole frequent words are joined
+    to the sign before them, and none with which one of `names` begins. Otherwise a name read in a sentence and
+    written in JSON would share no token, and could not be copied token by token.
+    """
+    from tokenizers import Tokenizer
+
+    texts = [*texts, _OTHER_SCRIPTS]
+    parts = _learned(texts, size - WHOLE_WORDS)
+    begins = {parts.encode(name).tokens[0] for name in names}
+    built = json.loads(parts.to_str())
+    built["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = SPLIT_PATTERN
+    vocabulary, merges = built["model"]["vocab"], built["model"]["merges"]
+    for sign, word in _frequent_words(texts, vocabulary, begins)[: size - len(vocabulary)]:
+        vocabulary[sign + word] = len(vocabulary)
+        merges.append([sign, word])
+    return Tokenizer.from_str(json.dumps(built))
+
+
+def _learned(texts: Iterable[str], size: int) -> Any:
+    """Byte-level BPE in which no entry joins letters to what stands before the word."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(LEARNING_PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -50,8 +80,27 @@ def train_tokenizer(texts: Iterable[str], size: int) -> Any:
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
     )
-    tokenizer.train_from_iterator([*texts, _OTHER_SCRIPTS], trainer=trainer)
+    tokenizer.train_from_iterator(texts, trainer=trainer)
     return tokenizer
+
+
+def _frequent_words(texts: Iterable[str], vocabulary: Mapping[str, int], begins: set[str]) -> list[tuple[str, str]]:
+    """(sign, word) by falling frequency, both entries of the vocabulary, the word none of `begins`."""
+    from tokenizers import Regex, pre_tokenizers
+
+    cut = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    counted = Counter(piece for text in texts for piece, _ in cut.pre_tokenize_str(text))
+    return [
+        (piece[0], piece[1:])
+        for piece, _ in counted.most_common()
+        if (piece[0] == SPACE or not piece[0].isalnum()) and piece not in vocabulary
+        if piece[1:].isascii() and piece[1:].isalpha() and piece[1:] in vocabulary and piece[1:] not in begins
+    ]
 
 
 def save_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:

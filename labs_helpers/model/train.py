@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC, Architecture
 from labs_helpers.model.checkpoint import load_checkpoint, save_checkpoint, write_model
-from labs_helpers.model.corpus import COPY_MIX, ECHO_MIX, FULL_MIX, documents, long_documents
+from labs_helpers.model.corpus import COPY_MIX, ECHO_MIX, FULL_MIX, TRAINING_MIX, documents, long_documents
+from labs_helpers.model.corpus_slots import names
 from labs_helpers.model.initial import new_model
 from labs_helpers.model.optimizer import make_optimizers, rate, set_rate
-from labs_helpers.model.packing import Batch, Encoded, encode, long_batch, pack, packed_batch, with_gaps
+from labs_helpers.model.packing import PROMPT_WEIGHT, Batch, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.parallel import Workers
 from labs_helpers.model.tokenizer import fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
 
@@ -29,29 +30,32 @@ if TYPE_CHECKING:
 TOKENS_PER_STEP = 2560
 CHECKPOINT_SECONDS = 90.0
 TOKENIZER_DOCUMENTS = 12_000
+TOKENIZER_NAMES = 30_000
 
 
 @dataclass(frozen=True)
 class Stage:
     """A part of the run, in rows of `width` tokens; every `long_every`-th step is two documents of `long_width`.
 
-    `gaps` is the share of documents that get a jump in their positions."""
+    `gaps` is the share of documents that get a jump in their positions; `prompt_weight` is the loss weight of a token
+    that the model only reads, against 1 for one that it is to write."""
 
     name: str
     mix: Mapping[str, float]
     steps: int
     width: int = 320
     gaps: float = 0.0
+    prompt_weight: float = PROMPT_WEIGHT
     long_every: int = 0
     long_width: int = 0
 
 
 STAGES = (
     Stage("echo", ECHO_MIX, 40),
-    Stage("copying drills", COPY_MIX, 400, gaps=0.1),
-    Stage("full mix", FULL_MIX, 1700, gaps=0.25),
-    Stage("long contexts", FULL_MIX, 320, gaps=0.25, long_every=3, long_width=2048),
-    Stage("longest contexts", FULL_MIX, 60, gaps=0.25, long_every=3, long_width=SPEC.positions),
+    Stage("copying drills", COPY_MIX, 300, gaps=0.1),
+    Stage("full mix", TRAINING_MIX, 1100, gaps=0.25, prompt_weight=0.02),
+    Stage("long contexts", TRAINING_MIX, 150, gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
+    Stage("longest contexts", TRAINING_MIX, 36, gaps=0.25, prompt_weight=0.02, long_every=3, long_width=SPEC.positions),
 )
 
 
@@ -70,13 +74,10 @@ class TrainReport:
 
 def _build_tokenizer(seed: int, folder: Path, spec: Architecture) -> Any:
     texts = (render_chat(d.turns, generate=False) for d in islice(documents(seed, FULL_MIX), TOKENIZER_DOCUMENTS))
-    save_tokenizer(train_tokenizer(texts, spec.vocabulary), folder, spec.positions)
+    tokenizer = train_tokenizer(texts, spec.vocabulary, islice(names(seed), TOKENIZER_NAMES))
+    save_tokenizer(tokenizer, folder, spec.positions)
     fast_tokenizer.cache_clear()
     return fast_tokenizer(folder)
-
-
-def _encoded(seed: int, mix: Mapping[str, float], tokenizer: Any) -> Iterator[Encoded]:
-    return (encode(tokenizer, d) for d in documents(seed, mix))
 
 
 def batches(
@@ -88,8 +89,10 @@ def batches(
     """
     for number, stage in enumerate(stages):
         part = seed * 100 + number
-        rows = pack(with_gaps(_encoded(part, stage.mix, tokenizer), positions, stage.gaps, part), stage.width)
-        longs = (encode(tokenizer, d) for d in long_documents(part + 50, stage.mix, stage.long_width))
+        encoded = partial(encode, tokenizer, prompt_weight=stage.prompt_weight)
+        short = with_gaps(map(encoded, documents(part, stage.mix)), positions, stage.gaps, part)
+        rows = pack(short, stage.width)
+        longs = map(encoded, long_documents(part + 50, stage.mix, stage.long_width))
         for step in range(stage.steps):
             if stage.long_every and step % stage.long_every == 0:
                 yield stage.name, long_batch([next(longs), next(longs)], stage.long_width)
