@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from labs_helpers.model.architecture import SPEC
 from labs_helpers.model.corpus import FULL_MIX, documents
+from labs_helpers.model.corpus_slots import names
 from labs_helpers.model.packing import encode
 from labs_helpers.model.spec import shipped_dir
 from labs_helpers.model.tokenizer import SPECIAL_TOKENS, fast_tokenizer, load_tokenizer, render_chat, train_tokenizer
@@ -54,6 +55,15 @@ def test_a_document_is_encoded_as_its_text() -> None:
 
 def test_digits_are_tokens_of_their_own() -> None:
     assert fast_tokenizer(shipped_dir()).encode("43127").tokens == list("43127")
+
+
+def test_a_name_is_cut_alike_wherever_it_stands() -> None:
+    """Nothing could be copied from a sentence into JSON otherwise, token by token."""
+    tokenizer = fast_tokenizer(shipped_dir())
+    for name in islice(names(5), 600):
+        alone = tokenizer.encode(name).tokens
+        for before in (" ", "\n", '"', "[", "(", ",", "/", "- ", "`"):
+            assert tokenizer.encode(before + name).tokens[-len(alone) :] == alone, (before, name)
 
 
 def test_training_gives_the_size_asked_for() -> None:
