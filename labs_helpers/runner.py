@@ -17,6 +17,7 @@ from typing import Any
 
 from labs_helpers.errors import LabsError
 from labs_helpers.lab import validate_parameters
+from labs_helpers.paths import ROOT
 from labs_helpers.results import LabResult, write_atomically
 from labs_helpers.syllabus import Entry, built, find
 
@@ -146,8 +147,10 @@ def _clean(text: str | None) -> str:
 
 
 def jupyter_environment() -> dict[str, str]:
-    """The environment for JupyterLab: the course's interpreter first on PATH."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+    """The environment for JupyterLab: the course's interpreter first on PATH, and its own settings, which leave out
+    the news pop-up and the menus of nbgrader."""
+    first = {"PATH": Path(sys.executable).parent, "JUPYTER_CONFIG_PATH": ROOT / "environment" / "jupyter"}
+    return {**os.environ, **{k: os.pathsep.join(filter(None, (str(v), os.environ.get(k)))) for k, v in first.items()}}
 
 
 def open_lab(entry: Entry | None, port: int, browser: bool) -> None:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from pathlib import Path
+
 import nbformat
 import pytest
 
@@ -81,3 +86,12 @@ def test_a_folder_that_cannot_be_written_is_found_before_measuring():
 
     with pytest.raises(LabsError, match="cannot write"):
         runner.require_writable(Path("/proc/nowhere"))
+
+
+def test_jupyterlab_finds_the_courses_interpreter_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/theirs")
+    environment = runner.jupyter_environment()
+    ours, theirs = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert theirs == "/theirs" and environment["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    page = json.loads((Path(ours) / "labconfig" / "page_config.json").read_text())
+    assert page["disabledExtensions"]["@jupyterlab/apputils-extension:announcements"] is True

@@ -1,4 +1,4 @@
-"""The optimiser: Muon for the matrices, AdamW for the embedding and the norms, one schedule for both."""
+"""The optimiser: Muon for the matrices, AdamW for the embedding and the norms; one rate, as a share, moves both."""
 
 from __future__ import annotations
 
@@ -11,9 +11,6 @@ MATRIX_LR = 3e-3
 EMBEDDING_LR = 1.5e-3
 """Low, for rare tokens get a full step of AdamW from the smallest gradient and would lose what tells them apart."""
 NORM_LR = 3e-4
-WARMUP_STEPS = 20
-DECAY_FROM = 0.5
-"""Share of the run after which the rate falls linearly to (nearly) zero."""
 
 
 def make_optimizers(model: torch.nn.Module, parts: int = 2) -> list[Any]:
@@ -44,14 +41,6 @@ def make_optimizers(model: torch.nn.Module, parts: int = 2) -> list[Any]:
     for group in (group for optimizer in (*muons, adamw) for group in optimizer.param_groups):
         group["peak"] = group["lr"]
     return [*muons, adamw]
-
-
-def rate(step: int, steps: int) -> float:
-    """The learning rate at `step` of `steps`, as a share of its peak: warm up, hold, fall to 2%."""
-    if step < WARMUP_STEPS:
-        return (step + 1) / WARMUP_STEPS
-    done = step / max(1, steps)
-    return 1.0 if done < DECAY_FROM else max(0.02, (1.0 - done) / (1.0 - DECAY_FROM))
 
 
 def set_rate(optimizers: list[Any], share: float) -> None:

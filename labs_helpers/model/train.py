@@ -19,7 +19,7 @@ from labs_helpers.model.checkpoint import load_checkpoint, save_checkpoint, writ
 from labs_helpers.model.corpus import COPY_MIX, ECHO_MIX, FULL_MIX, TRAINING_MIX, documents, long_documents
 from labs_helpers.model.corpus_slots import names
 from labs_helpers.model.initial import new_model
-from labs_helpers.model.optimizer import make_optimizers, rate, set_rate
+from labs_helpers.model.optimizer import make_optimizers, set_rate
 from labs_helpers.model.packing import PROMPT_WEIGHT, Batch, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.parallel import Workers
 from labs_helpers.model.tokenizer import fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 TOKENS_PER_STEP = 2560
 CHECKPOINT_SECONDS = 90.0
+WARMUP_STEPS = 20
 TOKENIZER_DOCUMENTS = 12_000
 TOKENIZER_NAMES = 30_000
 
@@ -38,11 +39,13 @@ class Stage:
     """A part of the run, in rows of `width` tokens; every `long_every`-th step is two documents of `long_width`.
 
     `gaps` is the share of documents that get a jump in their positions; `prompt_weight` is the loss weight of a token
-    that the model only reads, against 1 for one that it is to write."""
+    that the model only reads, against 1 for one that it is to write; the learning rate moves linearly between the two
+    shares of its peak in `rate`."""
 
     name: str
     mix: Mapping[str, float]
     steps: int
+    rate: tuple[float, float] = (1.0, 1.0)
     width: int = 320
     gaps: float = 0.0
     prompt_weight: float = PROMPT_WEIGHT
@@ -53,9 +56,10 @@ class Stage:
 STAGES = (
     Stage("echo", ECHO_MIX, 40),
     Stage("copying drills", COPY_MIX, 300, gaps=0.1),
-    Stage("full mix", TRAINING_MIX, 1100, gaps=0.25, prompt_weight=0.02),
-    Stage("long contexts", TRAINING_MIX, 150, gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
-    Stage("longest contexts", TRAINING_MIX, 36, gaps=0.25, prompt_weight=0.02, long_every=3, long_width=SPEC.positions),
+    Stage("full mix", TRAINING_MIX, 1120, (1.0, 0.5), gaps=0.25, prompt_weight=0.02),
+    Stage("full mix, slower", TRAINING_MIX, 2000, (0.5, 0.1), gaps=0.25, prompt_weight=0.02),
+    Stage("long", TRAINING_MIX, 300, (0.1, 0.03), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
+    Stage("longest", TRAINING_MIX, 60, (0.03, 0.01), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=4096),
 )
 
 
@@ -98,6 +102,12 @@ def batches(
                 yield stage.name, long_batch([next(longs), next(longs)], stage.long_width)
             else:
                 yield stage.name, packed_batch(list(islice(rows, TOKENS_PER_STEP // stage.width)), stage.width)
+
+
+def rates(stages: tuple[Stage, ...]) -> list[float]:
+    """The learning rate of every step, as a share of its peak; the first steps of all warm up."""
+    shares = [a + (b - a) * (i + 1) / s.steps for s in stages for a, b in [s.rate] for i in range(s.steps)]
+    return [share * min(1.0, (step + 1) / WARMUP_STEPS) for step, share in enumerate(shares)]
 
 
 def weighted_loss(model: Any, batch: Batch, total_weight: float) -> torch.Tensor:
@@ -154,7 +164,8 @@ def train(
             optimizer.load_state_dict(saved)
         start, spent, tokens, history = state["step"], state["seconds"], state["tokens"], state["losses"]
     network = torch.compile(model, dynamic=False) if compiled else model
-    steps = sum(s.steps for s in stages)
+    shares = rates(stages)
+    steps = len(shares)
     began = saved_at = time.monotonic()
 
     def snapshot(step: int) -> None:
@@ -176,7 +187,7 @@ def train(
         task = progress.add_task("preparing", total=steps, completed=start)
         remaining = islice(batches(seed, stages, tokenizer, spec.positions), start, None)
         for step, (stage, batch) in enumerate(remaining, start):
-            set_rate(optimizers, rate(step, steps))
+            set_rate(optimizers, shares[step])
             # with a mask plain products beat the fused kernel on a CPU; without one the fused kernel skips half
             model.set_attn_implementation("sdpa" if batch.mask is None else "eager")
             history.append(pool.backward(partial(weighted_loss, network), batch, parameters))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,15 @@ from labs_helpers.model import checkpoint, train
 from labs_helpers.model.architecture import Architecture
 from labs_helpers.model.corpus import COPY_MIX
 from labs_helpers.model.initial import new_model
-from labs_helpers.model.optimizer import rate
 from labs_helpers.model.packing import Encoded, packed_batch
 from labs_helpers.model.parallel import Workers
 from labs_helpers.model.tokenizer import load_tokenizer
-from labs_helpers.model.train import Stage
+from labs_helpers.model.train import Stage, rates
 
 SMALL = Architecture(
     vocabulary=600, hidden=64, layers=2, feed_forward=64, heads=4, kv_heads=2, head_dim=16, positions=256
 )
-STAGES = (Stage("drills", COPY_MIX, 4, 128), Stage("long", COPY_MIX, 2, 128, long_every=2, long_width=128))
+STAGES = (Stage("drills", COPY_MIX, 4, width=128), Stage("long", COPY_MIX, 2, width=128, long_every=2, long_width=128))
 
 
 @pytest.fixture(autouse=True)
@@ -86,10 +86,13 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
         run(tmp_path)
 
 
-def test_the_rate_warms_up_holds_and_falls() -> None:
-    rates = [rate(step, 1000) for step in range(1000)]
-    assert rates[0] <= 0.05 and max(rates) == 1.0 and rates[-1] <= 0.02
-    assert rates[499] == 1.0 and rates[500:] == sorted(rates[500:], reverse=True)
+def test_the_rate_warms_up_and_falls_without_a_jump() -> None:
+    shares = rates(train.STAGES)
+    assert len(shares) == sum(stage.steps for stage in train.STAGES)
+    assert shares[0] <= 0.05 and max(shares) == 1.0 and shares[-1] <= 0.02
+    falling = shares[train.WARMUP_STEPS :]
+    assert falling == sorted(falling, reverse=True)
+    assert all(after >= 0.9 * before for before, after in pairwise(falling))
 
 
 def test_threads_share_one_gradient() -> None:
