@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,8 +27,8 @@ SPLIT_PATTERN = (
 
 LEARNING_PATTERN = SPLIT_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+", r"\p{L}+")
 """Used to learn the merges only: the sign before a word stands apart, so that no merge joins it to a part of a word."""
-WHOLE_WORDS = 384
-"""Entries that are a whole frequent word with the sign before it, mostly a space."""
+WHOLE_WORDS = 3 / 16
+"""Share of the entries that are a whole frequent word with the sign before it, mostly a space."""
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -50,15 +50,17 @@ def train_tokenizer(texts: Iterable[str], size: int, names: Iterable[str] = ()) 
     """
     from tokenizers import Tokenizer
 
-    texts = [*texts, _OTHER_SCRIPTS]
-    parts = _learned(texts, size - WHOLE_WORDS)
-    begins = {parts.encode(name).tokens[0] for name in names}
+    texts, names = [*texts, _OTHER_SCRIPTS], list(names)
+    wanted = round(size * WHOLE_WORDS)
+    parts = _learned(texts, size - wanted)
+    words = _frequent_words(texts, parts, names)[:wanted]
+    if len(words) < wanted:  # a short text has few words
+        parts = _learned(texts, size - len(words))
     built = json.loads(parts.to_str())
     built["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = SPLIT_PATTERN
-    vocabulary, merges = built["model"]["vocab"], built["model"]["merges"]
-    for sign, word in _frequent_words(texts, vocabulary, begins)[: size - len(vocabulary)]:
-        vocabulary[sign + word] = len(vocabulary)
-        merges.append([sign, word])
+    for sign, word in words:
+        built["model"]["vocab"][sign + word] = len(built["model"]["vocab"])
+        built["model"]["merges"].append([sign, word])
     return Tokenizer.from_str(json.dumps(built))
 
 
@@ -84,9 +86,11 @@ def _learned(texts: Iterable[str], size: int) -> Any:
     return tokenizer
 
 
-def _frequent_words(texts: Iterable[str], vocabulary: Mapping[str, int], begins: set[str]) -> list[tuple[str, str]]:
-    """(sign, word) by falling frequency, both entries of the vocabulary, the word none of `begins`."""
+def _frequent_words(texts: Iterable[str], parts: Any, names: Iterable[str]) -> list[tuple[str, str]]:
+    """(sign, word) by falling frequency, both entries of the tokenizer `parts`, and no name begins with the word."""
     from tokenizers import Regex, pre_tokenizers
+
+    vocabulary, begins = parts.get_vocab(), {parts.encode(name).tokens[0] for name in names}
 
     cut = pre_tokenizers.Sequence(
         [
