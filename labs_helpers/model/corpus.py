@@ -51,6 +51,7 @@ GENERATORS: Mapping[str, Callable[[Slots], Turns]] = {
     "diagnose": explain.diagnose,
     "lookup": extract.lookup,
     "quiz": extract.quiz,
+    "pairs": extract.pairs,
     "names_with": extract.names_with,
     "rewrite": extract.rewrite,
     "measurements": extract.measurements,
@@ -138,6 +139,13 @@ TRAINING_MIX: Mapping[str, float] = {
     "fill_json": 4,
 }
 """What the later stages are fed: everything, with more of what is hardest, to find the right one of several."""
+
+
+PAIRS_MIX: Mapping[str, float] = {**TRAINING_MIX, "pairs": 45, "repeat": 12}
+"""Drills of finding by a key, with everything else beside them."""
+
+QUIZ_MIX: Mapping[str, float] = {**TRAINING_MIX, "quiz": 40, "pairs": 15, "lookup": 8, "repeat": 8}
+"""Drills of questions about a list."""
 
 
 def document(slots: Slots, kind: str) -> Document:

@@ -120,6 +120,37 @@ def quiz(s: Slots) -> Turns:
     ]
 
 
+def pairs(s: Slots) -> Turns:
+    """Keys with values, to be written again in a given order and another notation: every token of the answer is
+    found by its key, which is the densest practice there is."""
+    count = s.rng.randint(3, 8)
+    keys = s.distinct(s.pick((s.word, s.server, s.person, s.model, s.port)), count)
+    value = s.pick((s.word, s.port, s.number, s.code, s.host, s.decimal, lambda: s.pick(ENGINES)))
+    values = {key: value() for key in keys}
+    before, after = s.rng.sample(_PAIRS, 2) if s.chance(0.7) else [s.pick(_PAIRS)] * 2
+    order = s.rng.sample(keys, s.rng.randint(2, count))
+    listing = before[1].join(before[0].format(key=k, value=v) for k, v in values.items())
+    question = s.pick(("In this order: ", "Only these: ", "Write these: ")) + s.pick((", ", " ", "\n")).join(order)
+    return [
+        ("user", f"{listing}\n{question}"),
+        ("assistant", after[1].join(after[0].format(key=k, value=values[k]) for k in order)),
+    ]
+
+
+_PAIRS = (
+    ("{key}: {value}", "\n"),
+    ("{key}: {value}", ", "),
+    ("{key} = {value}", "\n"),
+    ("{key},{value}", "\n"),
+    ("- {key}: {value}", "\n"),
+    ("| {key} | {value} |", "\n"),
+    ('"{key}": "{value}"', ", "),
+    ("{key} has {value}", "; "),
+    ("the value of {key} is {value}", ", "),
+)
+"""Notations of a pair, and what stands between two pairs."""
+
+
 def names_with(s: Slots) -> Turns:
     """Which servers of a list have a property: the answer is a list in the order of the prompt."""
     servers = rows(s, s.rng.randint(3, 6))

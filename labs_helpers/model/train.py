@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Any
 from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC, Architecture
 from labs_helpers.model.checkpoint import load_checkpoint, save_checkpoint, write_model
-from labs_helpers.model.corpus import COPY_MIX, ECHO_MIX, FULL_MIX, TRAINING_MIX, documents, long_documents
+from labs_helpers.model.corpus import (
+    COPY_MIX,
+    ECHO_MIX,
+    FULL_MIX,
+    PAIRS_MIX,
+    QUIZ_MIX,
+    TRAINING_MIX,
+    documents,
+    long_documents,
+)
 from labs_helpers.model.corpus_slots import names
 from labs_helpers.model.initial import new_model
 from labs_helpers.model.optimizer import make_optimizers, set_rate
@@ -57,9 +66,12 @@ STAGES = (
     Stage("echo", ECHO_MIX, 40),
     Stage("copying drills", COPY_MIX, 300, gaps=0.1),
     Stage("full mix", TRAINING_MIX, 1120, (1.0, 0.5), gaps=0.25, prompt_weight=0.02),
-    Stage("full mix, slower", TRAINING_MIX, 2000, (0.5, 0.1), gaps=0.25, prompt_weight=0.02),
-    Stage("long", TRAINING_MIX, 300, (0.1, 0.03), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
-    Stage("longest", TRAINING_MIX, 60, (0.03, 0.01), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=4096),
+    Stage("full mix, slower", TRAINING_MIX, 640, (0.5, 0.4), gaps=0.25, prompt_weight=0.02),
+    Stage("finding drills", PAIRS_MIX, 700, (0.4, 0.4), gaps=0.25, prompt_weight=0.02),
+    Stage("question drills", QUIZ_MIX, 500, (0.4, 0.4), gaps=0.25, prompt_weight=0.02),
+    Stage("full mix, slowest", TRAINING_MIX, 500, (0.4, 0.1), gaps=0.25, prompt_weight=0.02),
+    Stage("long", TRAINING_MIX, 150, (0.1, 0.03), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
+    Stage("longest", TRAINING_MIX, 30, (0.03, 0.01), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=4096),
 )
 
 
