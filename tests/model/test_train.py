@@ -24,7 +24,7 @@ from labs_helpers.model.train import Stage, rates
 SMALL = Architecture(
     vocabulary=600, hidden=64, layers=2, feed_forward=64, heads=4, kv_heads=2, head_dim=16, positions=256
 )
-STAGES = (Stage("drills", COPY_MIX, 4, width=128), Stage("long", COPY_MIX, 2, width=128, long_every=2, long_width=128))
+STAGES = (Stage("drills", COPY_MIX, 4, width=128), Stage("long", COPY_MIX, 2, width=128, long_every=2, long_width=256))
 
 
 @pytest.fixture(autouse=True)
