@@ -43,7 +43,7 @@ def unzip(path: Path, target: Path) -> Path:
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
-        NotImplementedError,
+        NotImplementedError,  # zipfile raises it for a compression it does not know
         RuntimeError,
         EOFError,
         OSError,

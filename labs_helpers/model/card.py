@@ -7,6 +7,7 @@ from pathlib import Path
 
 from labs_helpers.errors import LabsError
 from labs_helpers.model.evaluate import FILLED_KINDS, FOUND_KINDS, LONG_PREFIX, Evaluation
+from labs_helpers.results import write_atomically
 
 BEGIN, END = "## Evaluation\n", "## Limits\n"
 LOSSES = {
@@ -21,13 +22,13 @@ def update(card: Path, found: Evaluation) -> None:
     """Replace the card's chapters from its evaluation up to its limits.
 
     Raises:
-        LabsError: the card lacks one of the two headings.
+        LabsError: the card lacks one of the two headings, or cannot be written; it stays as it was.
     """
     text = card.read_text()
     if BEGIN not in text or END not in text.partition(BEGIN)[2]:
         raise LabsError(f"{card} has no {BEGIN.strip()!r} before {END.strip()!r}", "restore it with `git checkout`")
     before, _, rest = text.partition(BEGIN)
-    card.write_text(before + BEGIN + measured(found) + END + rest.partition(END)[2])
+    write_atomically(card, before + BEGIN + measured(found) + END + rest.partition(END)[2])
 
 
 def measured(found: Evaluation) -> str:

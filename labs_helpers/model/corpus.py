@@ -128,7 +128,6 @@ FULL_MIX: Mapping[str, float] = {
 }
 """Everything the labs ask for."""
 
-
 TRAINING_MIX: Mapping[str, float] = {
     **FULL_MIX,
     "quiz": 10,
@@ -139,7 +138,6 @@ TRAINING_MIX: Mapping[str, float] = {
     "fill_json": 4,
 }
 """What the later stages are fed: everything, with more of what is hardest, to find the right one of several."""
-
 
 PAIRS_MIX: Mapping[str, float] = {**TRAINING_MIX, "pairs": 45, "repeat": 12}
 """Drills of finding by a key, with everything else beside them."""

@@ -121,8 +121,8 @@ def quiz(s: Slots) -> Turns:
 
 
 def pairs(s: Slots) -> Turns:
-    """Keys with values, to be written again in a given order and another notation: every token of the answer is
-    found by its key, which is the densest practice there is."""
+    """Keys with values, to be written again in a given order: every value of the answer is found by its key, which is
+    the densest practice there is. Which notation the answer takes is not told."""
     count = s.rng.randint(3, 8)
     keys = s.distinct(s.pick((s.word, s.server, s.person, s.model, s.port)), count)
     value = s.pick((s.word, s.port, s.number, s.code, s.host, s.decimal, lambda: s.pick(ENGINES)))

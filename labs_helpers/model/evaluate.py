@@ -125,11 +125,12 @@ def _samples(model: Any, tokenizer: Any, seed: int) -> tuple[Sample, ...]:
 
 def evaluate(folder: Path | None = None, *, n: int = 600, long_n: int = 12, seed: int = 17) -> Evaluation:
     """Evaluate the model in `folder` (the shipped one by default) in fp32 on `n` held-out documents and `long_n` long
-    ones. Shows its progress on stdout; about two minutes on two cores.
+    ones. Shows its progress on stderr, since stdout may be JSON; about a minute on two cores.
 
     Raises:
         LabsError: the shipped weights are missing.
     """
+    from rich.console import Console
     from rich.progress import Progress
 
     folder = folder or shipped_dir()
@@ -137,7 +138,7 @@ def evaluate(folder: Path | None = None, *, n: int = 600, long_n: int = 12, seed
     answers: list[Answer] = []
     distant: list[Answer] = []
     copied = {k: FULL_MIX[k] for k in COPIED_KINDS}
-    with Progress() as progress:
+    with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("held-out documents", total=n + long_n)
         for document in islice(documents(seed, FULL_MIX, held_out=True), n):
             answers += score(model, tokenizer, document)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -160,7 +161,8 @@ def train(
 
     workers = threads or torch.get_num_threads()
     stages = tuple(replace(s, steps=max(1, round(s.steps * scale))) for s in stages)
-    recipe = f"seed {seed}, " + ", ".join(f"{s.name} {s.steps}x{s.width}" for s in stages)
+    what = blake2b(repr(stages).encode(), digest_size=4).hexdigest()  # rates, mixes, everything
+    recipe = f"seed {seed}, " + ", ".join(f"{s.name} {s.steps}x{s.width}" for s in stages) + f" [{what}]"
     path = out / "training.pt"
     state = load_checkpoint(path) if resume else None
     if state and state["recipe"] != recipe:
