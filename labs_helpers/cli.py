@@ -257,6 +257,9 @@ def engines_logs(name: str, lines: Annotated[int, typer.Option("-n", min=1, help
 @model_app.command("train")
 def model_train(
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "build" / "model",
+    weights: Annotated[
+        Path | None, typer.Option("--from", help="a finished model's folder, to go on from it with long rows")
+    ] = None,
     seed: int = 0,
     scale: Annotated[float, typer.Option(min=0.001, help="share of the recipe's steps, for a trial")] = 1.0,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the last checkpoint.")] = True,
@@ -264,7 +267,7 @@ def model_train(
     """Train the course model from its corpus; resumable, seeded."""
     from labs_helpers.model import train
 
-    print(train.train(out, seed=seed, scale=scale, resume=resume))
+    print(train.train(out, seed=seed, scale=scale, resume=resume, weights=weights))
 
 
 @model_app.command("evaluate")

@@ -67,6 +67,26 @@ def write_model(tensors: dict[str, torch.Tensor], precision: str, folder: Path, 
     (folder / "generation_config.json").write_text(json.dumps(generation, indent=1) + "\n")
 
 
+def read_model(folder: Path, like: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors that `write_model` wrote, in fp32, the output head included.
+
+    Raises:
+        LabsError: the folder holds no model, or one of another architecture than `like`.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = {n: t.to(torch.float32) for n, t in load_file(folder / "model.safetensors").items()}
+    except (OSError, SafetensorError) as error:
+        raise LabsError(f"{folder} holds no model: {error}", "name a folder with model.safetensors") from error
+    tensors["lm_head.weight"] = tensors.get("model.embed_tokens.weight", torch.empty(0))
+    if {n: t.shape for n, t in tensors.items()} != {n: t.shape for n, t in like.items()}:
+        raise LabsError(f"{folder} holds a model of another architecture", "name a folder that ./labs model train made")
+    return tensors
+
+
 def save_checkpoint(state: dict[str, Any], path: Path) -> None:
     """Replace the checkpoint in one step, so that a kill while writing leaves the former one."""
     import torch

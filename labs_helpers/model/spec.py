@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable
 from hashlib import blake2b
@@ -23,8 +22,6 @@ GgufPrecision = Literal["f32", "f16", "bf16", "q8_0"]
 
 BYTES_PER_WEIGHT = {"bf16": 2.0, "fp16": 2.0, "f16": 2.0, "fp32": 4.0, "f32": 4.0, "q8_0": 34 / 32}
 """Q8_0 stores 32 weights as 32 bytes and a 16-bit scale."""
-
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
 def shipped_dir() -> Path:
@@ -77,11 +74,11 @@ def _write_fp32(folder: Path) -> None:
     from safetensors.torch import load_file
 
     from labs_helpers.model.checkpoint import write_model
+    from labs_helpers.model.tokenizer import copy_tokenizer
 
     shipped = shipped_dir()
     write_model(load_file(shipped / "model.safetensors"), "fp32", folder)
-    for name in _TOKENIZER_FILES:
-        shutil.copyfile(shipped / name, folder / name)
+    copy_tokenizer(shipped, folder)
 
 
 def course_model_dir(precision: Precision = "bf16") -> Path:

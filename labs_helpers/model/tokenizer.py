@@ -6,17 +6,21 @@ The split pattern is the one llama.cpp calls `qwen2`, so that a GGUF of the mode
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labs_helpers.errors import LabsError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT, TURN_START, TURN_END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 SPACE = "Ġ"
 """A space as byte-level BPE writes it."""
@@ -126,6 +130,20 @@ def save_tokenizer(tokenizer: Any, folder: Path, max_length: int) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1, ensure_ascii=False) + "\n")
     special = {"eos_token": TURN_END, "pad_token": END_OF_TEXT}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=1) + "\n")
+
+
+def copy_tokenizer(source: Path, folder: Path) -> Any:
+    """Copy the tokenizer of one model folder into another.
+
+    Raises:
+        LabsError: the first folder has none.
+    """
+    try:
+        for name in TOKENIZER_FILES:
+            shutil.copyfile(source / name, folder / name)
+    except FileNotFoundError as error:
+        raise LabsError(f"{source} holds no tokenizer: no {error.filename}", "name a finished model") from error
+    return fast_tokenizer(folder)
 
 
 @lru_cache(maxsize=2)

@@ -1,6 +1,7 @@
 """Training: stages from echoes and copying drills over the full mix to long contexts, seeded and resumable.
 
-`labs model train` calls `train`; interrupt it with Ctrl-C or kill it and run it again to go on.
+`labs model train` calls `train`; interrupt it with Ctrl-C or kill it and run it again to go on. `--from FOLDER` goes
+on from a finished model with `LONG_STAGES`, which lengthen what it can look back over.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC, Architecture
-from labs_helpers.model.checkpoint import load_checkpoint, save_checkpoint, write_model
+from labs_helpers.model.checkpoint import load_checkpoint, read_model, save_checkpoint, write_model
 from labs_helpers.model.corpus import (
     COPY_MIX,
     ECHO_MIX,
@@ -32,7 +33,7 @@ from labs_helpers.model.initial import new_model
 from labs_helpers.model.optimizer import make_optimizers, set_rate
 from labs_helpers.model.packing import PROMPT_WEIGHT, Batch, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.parallel import Workers
-from labs_helpers.model.tokenizer import fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
+from labs_helpers.model.tokenizer import copy_tokenizer, fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -74,6 +75,14 @@ STAGES = (
     Stage("long", TRAINING_MIX, 150, (0.1, 0.03), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=2048),
     Stage("longest", TRAINING_MIX, 30, (0.03, 0.01), gaps=0.25, prompt_weight=0.02, long_every=3, long_width=4096),
 )
+
+LONG_STAGES = (
+    Stage("rows of 1,024", TRAINING_MIX, 120, (0.3, 0.3), prompt_weight=0.02, long_every=1, long_width=1024),
+    Stage("rows of 2,048", TRAINING_MIX, 260, (0.3, 0.15), prompt_weight=0.02, long_every=1, long_width=2048),
+    Stage("rows of 3,072", TRAINING_MIX, 70, (0.15, 0.02), prompt_weight=0.02, long_every=1, long_width=3072),
+    Stage("mostly short", TRAINING_MIX, 20, (0.02, 0.01), gaps=0.25, prompt_weight=0.02, long_every=4, long_width=4096),
+)
+"""A second run, of long rows only, from the weights of the first: `labs model train --from FOLDER`."""
 
 
 @dataclass(frozen=True)
@@ -145,21 +154,25 @@ def train(
     scale: float = 1.0,
     resume: bool = True,
     threads: int | None = None,
-    stages: tuple[Stage, ...] = STAGES,
+    weights: Path | None = None,
+    stages: tuple[Stage, ...] | None = None,
     spec: Architecture = SPEC,
     compiled: bool = True,
 ) -> TrainReport:
     """Train the course model and write it to `out` as bf16 safetensors with its tokenizer.
 
-    `scale` multiplies the steps of every stage (1 is the shipped recipe). The checkpoint `out/training.pt` is
-    written every 90 seconds and removed at the end; with `resume` a run goes on from it.
+    `weights` is the folder of a finished model to go on from, with its tokenizer, instead of a new one; the stages are
+    then `LONG_STAGES`. `scale` multiplies the steps of every stage (1 is the shipped recipe). The checkpoint
+    `out/training.pt` is written every 90 seconds and removed at the end; with `resume` a run goes on from it.
 
     Raises:
-        LabsError: the checkpoint belongs to another seed or scale, or the folder cannot be written.
+        LabsError: the checkpoint belongs to another seed or scale, `weights` holds no course model, or the folder
+            cannot be written.
     """
     import torch
 
     workers = threads or torch.get_num_threads()
+    stages = stages or (LONG_STAGES if weights else STAGES)
     stages = tuple(replace(s, steps=max(1, round(s.steps * scale))) for s in stages)
     what = blake2b(repr(stages).encode(), digest_size=4).hexdigest()  # rates, mixes, everything
     recipe = f"seed {seed}, " + ", ".join(f"{s.name} {s.steps}x{s.width}" for s in stages) + f" [{what}]"
@@ -168,8 +181,10 @@ def train(
     if state and state["recipe"] != recipe:
         raise LabsError(f"{path} belongs to another run ({state['recipe']})", "use the same seed and scale, or --fresh")
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = _build_tokenizer(seed, out, spec)
+    tokenizer = copy_tokenizer(weights, out) if weights else _build_tokenizer(seed, out, spec)
     model = new_model(seed, spec)
+    if weights:
+        model.load_state_dict(read_model(weights, model.state_dict()))
     optimizers = make_optimizers(model)
     start, spent, tokens, history = 0, 0.0, 0, []
     if state:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(tmp_path: Path)
     (tmp_path / "training.pt").write_bytes(b"half a file")
     with pytest.raises(LabsError, match="not a checkpoint"):
         run(tmp_path)
+
+
+def test_a_run_goes_on_from_finished_weights(tmp_path: Path) -> None:
+    """At a rate of nothing, what comes out is what went in; with another architecture or no model it is refused."""
+    first = run(tmp_path / "first").folder
+    still = (replace(STAGES[1], rate=(0.0, 0.0)),)
+    options: dict[str, Any] = {"stages": still, "threads": 2, "compiled": False}
+    second = train.train(tmp_path / "second", weights=first, spec=SMALL, **options).folder
+    for name in ("model.safetensors", "tokenizer.json", "config.json"):
+        assert (second / name).read_bytes() == (first / name).read_bytes()
+    with pytest.raises(LabsError, match="another architecture"):
+        train.train(tmp_path / "third", weights=first, spec=replace(SMALL, hidden=32), **options)
+    with pytest.raises(LabsError, match="no tokenizer"):
+        train.train(tmp_path / "third", weights=tmp_path / "absent", spec=SMALL, **options)
 
 
 def test_the_rate_warms_up_and_falls_without_a_jump() -> None:
