@@ -53,7 +53,7 @@ def python(name: str) -> Path:
 
 def can_install(name: str, machine: Machine) -> bool:
     """True for an engine that is made of packages which exist for this machine."""
-    if name in CPU_ONLY and (machine.gpu is not None or venvs.has_nvidia_gpu()):
+    if name in CPU_ONLY and machine.gpu is not None:
         return False
     return name in NEEDS_TORCH and sys.platform == "linux" and machine.arch in ARCHITECTURES
 
