@@ -279,7 +279,8 @@ lab.check("predict", predict)
 
 # %%
 PAGE = {"sglang": 1, "vllm": 128}
-OPTIONS = {"sglang": {"page_size": PAGE["sglang"]}, "vllm": {"block_size": PAGE["vllm"]}}
+ON = {"sglang": {"page_size": 1, "radix_cache": True}, "vllm": {"block_size": 128, "prefix_caching": True}}
+OFF = {"sglang": {"page_size": 1, "radix_cache": False}, "vllm": {"block_size": 128, "prefix_caching": False}}
 expected = predict if lab.solved("predict") else bench.predict_cached
 
 
@@ -310,7 +311,7 @@ async def measure_predicted(server, name, work, *metrics):
 async def measure_pages(server):
     """The second copy of a prompt, at lengths around the page."""
     for length in (64, 128, 129, 192, 256, 257, 320, 384, 385):
-        (prompt,) = workloads.shared_prefix(1, length - 48, seed=length)
+        (prompt,) = workloads.shared_prefix(1, length - 48, seed=f"pages/{length}")
         await measure_predicted(server, "the same twice", [prompt, prompt])
 
 
@@ -327,7 +328,7 @@ documents, questions = lab.pick(quick=2, full=3), lab.pick(quick=3, full=6)
 async def measure_lengths(server, suffix):
     """The first question about a document, and the ones after it."""
     for length in LENGTHS:
-        sets = [workloads.shared_prefix(1 + questions, length, seed=length + i) for i in range(documents)]
+        sets = [workloads.shared_prefix(1 + questions, length, seed=f"{length}/{i}") for i in range(documents)]
         cold, warm = [work[0] for work in sets], [prompt for work in sets for prompt in work[1:]]
         for kind, work in (("cold", cold), ("warm", warm)):
             run = await bench.run(
@@ -347,7 +348,7 @@ async def measure_sharing(server, suffix):
     """Requests per second, by the share of them that have a prefix in common."""
     for streams in (1, 4):
         for share in (0.0, 0.5, 1.0):
-            work = workloads.shared_prefix(lab.pick(6, 16), 512, share=share, seed=f"{streams}/{share}")
+            work = workloads.shared_prefix(lab.pick(6, 16), 512, share=share, seed=f"share/{streams}/{share}")
             run = await bench.run(
                 server,
                 work,
@@ -530,16 +531,14 @@ async def measure_grammars(server):
 
 # %%
 for name in ("sglang", "vllm"):
-    for cache in (True, False):
-        with lab.engine(name, prefix_caching=cache, **OPTIONS[name]) as server:
-            await measure_lengths(server, "" if cache else ", cache off")
-            await measure_sharing(server, "" if cache else ", cache off")
-            if cache:
-                await measure_pages(server)
-                await measure_workloads(server)
-                await measure_chat(server)
-                await measure_json(server)
-                await measure_grammars(server)
+    with lab.engine(name, **ON[name]) as server:
+        for measure in (measure_pages, measure_workloads, measure_chat, measure_json, measure_grammars):
+            await measure(server)
+        await measure_lengths(server, "")
+        await measure_sharing(server, "")
+    with lab.engine(name, **OFF[name]) as server:
+        await measure_lengths(server, ", cache off")
+        await measure_sharing(server, ", cache off")
 
 # %% [markdown]
 # ### Pages
@@ -904,7 +903,7 @@ async def ask_the_impossible(server):
 # ## Part 9. Run it on a small pool
 
 # %%
-with lab.engine("sglang", prefix_caching=True, max_total_tokens=POOL, **OPTIONS["sglang"]) as server:
+with lab.engine("sglang", max_total_tokens=POOL, **ON["sglang"]) as server:
     await measure_pressure(server)
     await measure_order(server)
     await run_program(server)

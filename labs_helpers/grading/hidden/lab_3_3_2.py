@@ -81,7 +81,9 @@ def answers(trace: Trace) -> list[int]:
 def random_trace(seed: int, steps: int, alphabet: int = 3, longest: int = 7) -> Trace:
     """Calls in any order, from a few tokens, so that prefixes meet often. Unlocked is what was locked, no more."""
     draw = random.Random(seed)  # noqa: S311
-    cache, locked, trace = EveryPrefix(), [], []
+    cache = EveryPrefix()
+    locked: list[list[int]] = []
+    trace: list[tuple[str, tuple[Any, ...]]] = []
     for _ in range(steps):
         method = draw.choices(("match", "insert", "lock", "unlock", "evict"), (4, 5, 1.5, 1.2, 1.5))[0]
         arguments: Any = [draw.randrange(alphabet) for _ in range(draw.randint(0, longest))]
