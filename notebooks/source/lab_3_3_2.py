@@ -274,8 +274,7 @@ lab.check("predict", predict)
 # Everything below runs twice per engine: with the prefix cache, and without. The second is the **control**: the same
 # prompts, the same machine, the same minute, and the one thing changed that we make a claim about.
 #
-# First, the pages. Each prompt is sent twice. How much of the second copy came from the cache? `/flush_cache` empties
-# SGLang's tree before, so that the prediction may start from nothing.
+# The page size is given to each engine, so that we know what we predict for.
 
 # %%
 PAGE = {"sglang": 1, "vllm": 128}
@@ -283,7 +282,12 @@ ON = {"sglang": {"page_size": 1, "radix_cache": True}, "vllm": {"block_size": 12
 OFF = {"sglang": {"page_size": 1, "radix_cache": False}, "vllm": {"block_size": 128, "prefix_caching": False}}
 expected = predict if lab.solved("predict") else bench.predict_cached
 
+# %% [markdown]
+# A prediction must start from a cache whose content is known. The simplest content is none: `/flush_cache` empties
+# SGLang's tree.
 
+
+# %%
 async def flush(server):
     """Empty SGLang's tree. vLLM has no such request; its loads below begin with texts of their own."""
     if server.engine.name == "sglang":
@@ -308,6 +312,12 @@ async def measure_predicted(server, name, work, *metrics):
     return run
 
 
+# %% [markdown]
+# First, the pages. Each prompt is sent twice, at lengths around the page. How much of the second copy comes from the
+# cache?
+
+
+# %%
 async def measure_pages(server):
     """The second copy of a prompt, at lengths around the page."""
     for length in (64, 128, 129, 192, 256, 257, 320, 384, 385):
@@ -430,8 +440,13 @@ SCHEMA = {
     "additionalProperties": False,
 }
 entries = workloads.service_entries(50)
+print(*entries[0], sep="\n")
+
+# %% [markdown]
+# An answer is *valid* when it is JSON, all of it, and the schema allows it.
 
 
+# %%
 def is_entry(text):
     """Whether this text is a JSON object that the schema allows."""
     try:
@@ -457,6 +472,11 @@ def constrained(server, kind, value):
     return {"structured_outputs": {"grammar" if kind == "ebnf" else kind: value}}
 
 
+# %% [markdown]
+# The answer may end when the model wants it to end: cut off at a fixed length, even a perfect object would be invalid.
+
+
+# %%
 async def ask(server, asked, workload, constraint):
     """Chat requests that may end when the model wants to."""
     return await bench.run(
@@ -891,6 +911,11 @@ async def refused(server, what, prompt, constraint):
         print(f"{what}:\n  {error}")
 
 
+# %% [markdown]
+# Three requests that cannot be served. Guess what each message will say.
+
+
+# %%
 async def ask_the_impossible(server):
     """A prompt longer than the pool, an invalid schema, an invalid expression."""
     (too_long,) = workloads.shared_prefix(1, POOL + 100, seed=1)
