@@ -415,7 +415,8 @@ async def measure_chat(server):
         )
         lab.record(run.measurements("ttft", "cached_tokens", "prompt_tokens", "cache_hit_rate", "completion_tokens"))
         for talk, sample in zip(talks, run.samples):
-            trace.append((workloads.chat_ids(talk), workloads.text_ids(sample.text), sample))
+            end = [0] if sample.finish_reason == "stop" else []  # a marker, generated but not in the text
+            trace.append((workloads.chat_ids(talk), workloads.text_ids(sample.text) + end, sample))
             talk.append({"role": "assistant", "content": sample.text})
 
 
@@ -690,7 +691,7 @@ pd.DataFrame(
 for engine, trace in chats.items():
     rates = [m.value for m in lab.measurements("cache_hit_rate", engine=engine) if m.load.workload.startswith("chat")]
     counted = sum(sample.cached_tokens for _, _, sample in trace)
-    said = sum(expected([[prompt, [*output, 0]] for prompt, output, _ in trace], PAGE[engine]))
+    said = sum(expected([[prompt, output] for prompt, output, _ in trace], PAGE[engine]))
     print(f"{engine:<7} from the cache, turn by turn: {', '.join(f'{rate:.0%}' for rate in rates)}")
     print(f"{engine:<7} predicted {said} cached tokens, the engine counted {counted}")
 

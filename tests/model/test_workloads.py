@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 import jsonschema
 import pytest
 from hypothesis import given, settings
@@ -15,18 +17,18 @@ from labs_helpers.model.tokenizer import TURN_END, TURN_START
 
 MARKER = 3
 """Tokens of '<|im_start|>user' and the line break: what even strangers share."""
+EIGHTHS = st.integers(0, 8).map(lambda n: n / 8)
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(1, 10), st.sampled_from((4, 16, 100)), st.sampled_from((16, 48)), st.floats(0, 1), st.integers(0, 9))
+@given(st.integers(1, 10), st.sampled_from((4, 16, 100)), st.sampled_from((16, 48)), EIGHTHS, st.integers(0, 9))
 def test_prefix_prompts_have_the_length_and_the_share_asked_for(n, prefix, tail, share, seed):
     work = workloads.shared_prefix(n, prefix, tail, share=share, seed=seed)
     assert [len(prompt) for prompt in work] == [prefix + tail] * n
     alike = [shared(work[0], prompt) for prompt in work[1:]]
     assert set(alike) <= {MARKER, prefix}
     if share > 0 and prefix > MARKER:
-        expected = -(-round(n * share, 9) // 1)
-        assert 1 + alike.count(prefix) == expected
+        assert 1 + alike.count(prefix) == ceil(n * share)
     elif share == 0:
         assert alike.count(MARKER) == n - 1
 
@@ -51,7 +53,7 @@ def test_lengths_without_room_are_refused():
 
 def test_more_siblings_than_first_words_are_refused_instead_of_repeated():
     with pytest.raises(LabsError, match="parts more than"):
-        workloads.shared_prefix(5000, 8, 16)
+        list(workloads._first_tokens(0))
 
 
 def test_branches_part_exactly_where_they_should():
