@@ -627,8 +627,9 @@ table[["cold", "cold, cache off", "warm, cache off", "warm", "off / warm", "save
 # **What just happened?** The column *off / warm* is what prefix caching is worth: a factor that grows with the prefix, in
 # both engines. Against it, compare the two engines with each other in the column *warm*. If "29-45% faster than vLLM" were
 # a property of RadixAttention, it would show there, on every machine; what you see there instead is how fast each engine
-# prefills a short tail, with these kernels, on this processor. An engine with its cache on beats any engine with its
-# cache off. That, and not the name on the box, is the finding one can carry to another machine.
+# prefills a short tail, with these kernels, on this processor. Now compare, at the longest prefix, the slower engine with
+# its cache on against the faster one with its cache off. Which of the two choices, engine or cache, mattered more? That
+# is the finding one can carry to another machine.
 #
 # SGLang's kernels here are the course's own, written in plain PyTorch: the server, its scheduler and its tree are real,
 # but its speed against vLLM's says nothing about either on a GPU.
@@ -647,9 +648,10 @@ plots.bars(lab.measurements("request_throughput", engine="sglang"), "request_thr
 plots.bars(lab.measurements("request_throughput", engine="vllm"), "request_throughput", "vLLM: throughput by share")
 
 # %% [markdown]
-# **What just happened?** With nothing to share, the cache costs nothing worth speaking of: that is why it is on by
-# default. With everything shared, a request is only its tail and its output. At four streams watch for a second effect:
-# requests that arrive together on a cold prefix *all* compute it, because none of them has finished it yet.
+# **What just happened?** The bars at 0% are the price of keeping a tree that is never hit; if they lie within each other's
+# spread, it is too small to be seen, and that is why the cache is on by default. At 100% a request is only its tail and
+# its output. At four streams there is a second effect: requests that arrive together on a cold prefix *all* compute it,
+# because none of them has finished it yet.
 #
 # ### Workloads: what a tree has that a prefix has not
 #
@@ -742,8 +744,9 @@ for m in costs:
 # %% [markdown]
 # **What just happened?** Under a schema *every* answer is valid, also those where the model had another idea. Validity is
 # form, and form only: a wrong port is as valid as the right one. So measure both, and do not mistake the first for the
-# second. The cost is the mask that is computed at every step; it shows on a small model, whose steps are short, and
-# hides behind the matrix products of a large one.
+# second. The cost is the mask that is computed at every step, a matter of milliseconds for any model: it shows where steps
+# are short, as here, and hides behind the matrix products of a large model. Where the spread includes 1, this run could
+# not see it at all.
 #
 # ## Part 6. Under pressure
 #
@@ -945,9 +948,9 @@ with lab.engine("sglang", max_total_tokens=POOL, **ON["sglang"]) as server:
 plots.hit_rate_by_cache_size(under_pressure, predicted)
 
 # %% [markdown]
-# **What just happened?** Where everything fits, only the first visit to a prefix is a miss. Below that, the cache keeps
-# the popular prefixes and loses the rare ones: the curve falls slowly at first. That is worth knowing before you buy
-# memory. It is also why a hit rate says little without the traffic it was measured on.
+# **What just happened?** Where everything fits, only the first visit to a prefix is a miss. Left of that, least recently
+# used keeps the popular prefixes and loses the rare ones, so half the memory costs less than half the hits. That is worth
+# knowing before you buy memory. It is also why a hit rate says little without the traffic it was measured on.
 #
 # ### The order of the requests
 
@@ -974,9 +977,10 @@ print(
 pd.DataFrame(verdicts, columns=["cause", "advice", "warning"], index=[report[:32] + "…" for report in REPORTS])
 
 # %% [markdown]
-# **What just happened?** Four programs ran at once and asked the server several times each: once for every choice of
-# `select`, once for every branch of `fork`. All of it went through the tree, and most prompt tokens came out of it. A
-# cause chosen by a model of this size is no diagnosis; the point is that it is always one of the three.
+# **What just happened?** Four programs ran at once and asked the server several times each: for every choice of `select`,
+# and for every branch of `fork`. Each request carried the whole text of its program so far; the counters above say how
+# much of it came from the tree. A cause chosen by a model of this size is no diagnosis; the point is that it is always
+# one of the three.
 #
 # ### Can we trust the count?
 #
