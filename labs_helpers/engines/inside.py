@@ -22,10 +22,11 @@ from labs_helpers.engines.run import NOT_INHERITED
 from labs_helpers.errors import LabsError
 
 RUNNER = """
-import json, sys
+import __future__, json, sys
 job = json.load(sys.stdin)
 space = {"__name__": "notebook"}
-exec(compile(job["source"], "<notebook>", "exec"), space)
+# annotations name types of the notebook's imports, which are not here
+exec(compile(job["source"], "<notebook>", "exec", __future__.annotations.compiler_flag), space)
 answer = space[job["function"]](*job["arguments"])
 with open(job["answer"], "w") as file:
     json.dump(answer, file)

@@ -42,6 +42,13 @@ def test_the_function_runs_with_the_engines_settings_in_another_process(server):
     assert found["pid"] != os.getpid()
 
 
+def test_annotations_of_the_notebooks_own_imports_do_no_harm(server):
+    def typed(values: list[Any]) -> Path:
+        return sum(values)
+
+    assert inside.call(server, typed, [1, 2]) == 3
+
+
 def test_what_it_prints_is_printed_here(server, capfd):
     def talk():
         print("hello from there")
