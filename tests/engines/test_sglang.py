@@ -290,7 +290,7 @@ NGRAM = {"algorithm": "NGRAM", "num_draft_tokens": 8, "ngram_max_trie_depth": 12
 def test_sglangs_own_parser_understands_the_containers_arguments_as_they_are_meant(given, understood):
     command = sglang_container.describe(QWEN, 40123, hub_cache="/cache", **given).command
     assert command[:3] == ("python3", "-m", "sglang.launch_server")
-    environment = {**os.environ, **sglang.SGLang()._environment(1)}
+    environment = {**os.environ, **sglang.SGLang().environment(1)}
     done = subprocess.run(
         [install.python("sglang"), "-c", PARSE, json.dumps(command[3:]), json.dumps(list(understood))],
         env=environment,
