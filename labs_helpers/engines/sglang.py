@@ -104,6 +104,8 @@ class SGLang(Engine):
             "PYTHONNOUSERSITE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "SGLANG_USE_CPU_ENGINE": "1",
+            # the models it looks at first; otherwise every start imports all it knows
+            "SGLANG_EXTERNAL_MODEL_PACKAGE": "labs_sglang_models",
             # what it would compile at first use costs minutes and gains nothing at this size
             "TORCHDYNAMO_DISABLE": "1",
             "OMP_NUM_THREADS": str(threads),

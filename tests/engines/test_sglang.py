@@ -77,6 +77,7 @@ def test_the_kernels_are_on_the_path_of_the_server_only_and_register_at_sglangs_
         ("sglang.srt.platforms", "labs_sglang_plugin:activate"),
         ("sglang.srt.plugins", "labs_sglang_plugin:register"),
     }
+    assert (kernels / launch().env["SGLANG_EXTERNAL_MODEL_PACKAGE"] / "llama.py").is_file()
     assert launch(threads=1).env["OMP_NUM_THREADS"] == "1"
 
 
