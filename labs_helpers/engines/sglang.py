@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from labs_helpers.machine import Machine
 
 KERNELS = install.PINS / "sglang" / "cpu_kernels"
+RENDEZVOUS = "rendezvous"
+"""A file for the one process that computes to meet itself in."""
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 
 
@@ -83,30 +86,38 @@ class SGLang(Engine):
             # its scheduler polls without a pause otherwise, and keeps a core from the client
             "--sleep-on-idle",
         ]
-        kept = cache_dir() / "sglang"
-        # the server puts its working directory on its path: an empty one holds no module by chance
-        kept.mkdir(parents=True, exist_ok=True)
+        kept = _kept()
+        (kept / RENDEZVOUS).unlink(missing_ok=True)  # one that was killed left it
         return LaunchSpec(
             argv=(*argv, *chosen.extra_args),
-            env=self._environment(chosen.threads),
+            env=self.environment(chosen.threads),
             ready_timeout_s=600,
+            # the server puts its working directory on its path: this one holds no module by chance
             cwd=kept,
         )
 
-    def _environment(self, threads: int) -> dict[str, str]:
-        kept = cache_dir() / "sglang"
+    def environment(self, threads: int) -> dict[str, str]:
+        """What a process of SGLang's environment needs set on the CPU, the server or any other of its programs."""
+        kept = _kept()
         return {
             "PYTHONPATH": str(KERNELS),
             "PYTHONNOUSERSITE": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             "SGLANG_USE_CPU_ENGINE": "1",
+            # the models it looks at first; otherwise every start imports all it knows
+            "SGLANG_EXTERNAL_MODEL_PACKAGE": "labs_sglang_models",
             # what it would compile at first use costs minutes and gains nothing at this size
             "TORCHDYNAMO_DISABLE": "1",
             "OMP_NUM_THREADS": str(threads),
+            # every step gathers megabytes: memory given back to the system in between costs more than the gathering
+            "MALLOC_MMAP_THRESHOLD_": str(32 * 2**20),
+            "MALLOC_TRIM_THRESHOLD_": str(512 * 2**20),
             "SGLANG_CPU_OMP_THREADS_BIND": options.cpu_list(threads),
             "HF_HUB_OFFLINE": "1",
             "DO_NOT_TRACK": "1",
             "GLOO_SOCKET_IFNAME": "lo",
+            # PyTorch's rendezvous listens on every address when it is a port; as a file it does not
+            "SGLANG_DISTRIBUTED_INIT_METHOD_OVERRIDE": f"file://{kept / RENDEZVOUS}",
             # ninja, which builds the n-gram speculation at first use, and where that is kept
             "PATH": f"{install.python(self.name).parent}:{os.environ.get('PATH', os.defpath)}",
             "TVM_FFI_CACHE_DIR": str(kept / "tvm-ffi"),
@@ -116,7 +127,8 @@ class SGLang(Engine):
 
     async def counters(self, base_url: str) -> Counters:
         raw = await scrape(base_url)
-        first, whole = (raw.get(f"sglang:{name}_seconds_sum") for name in ("time_to_first_token", "e2e_request_latency"))
+        first = raw.get("sglang:time_to_first_token_seconds_sum")
+        whole = raw.get("sglang:e2e_request_latency_seconds_sum")
         return Counters(
             prompt_tokens=raw.get("sglang:prompt_tokens_total"),
             # not on the page before the first hit
@@ -128,6 +140,13 @@ class SGLang(Engine):
             decode_seconds=None if first is None or whole is None else whole - first,
             raw=raw,
         )
+
+
+def _kept() -> Path:
+    """The folder for what SGLang keeps between two starts."""
+    folder = cache_dir() / "sglang"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _require_draft(chosen: SGLangCPUOptions) -> None:
@@ -144,8 +163,6 @@ def _require_draft(chosen: SGLangCPUOptions) -> None:
             "sudo apt-get install g++",
         )
     if (path := chosen.speculative.draft_model_path) is not None:
-        from pathlib import Path
-
         folder = Path(path)
         if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
             raise LabsError(

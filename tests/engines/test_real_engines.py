@@ -27,7 +27,9 @@ QUESTIONS = (
     "Start vLLM on port 8123.",
     "What is prefill?",
 )
-ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")]
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
+]
 
 
 @functools.cache

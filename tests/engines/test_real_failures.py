@@ -92,7 +92,8 @@ def leftovers() -> set[str]:
     """The engines' own kind of file in the temporary folder."""
     import tempfile
 
-    return {path.name for kind in ("labs-engine-*", "vllm*", "sglang*") for path in Path(tempfile.gettempdir()).glob(kind)}
+    folder = Path(tempfile.gettempdir())
+    return {path.name for kind in ("labs-engine-*", "vllm*", "sglang*") for path in folder.glob(kind)}
 
 
 def said(client: Any) -> str:

@@ -77,6 +77,7 @@ def test_the_kernels_are_on_the_path_of_the_server_only_and_register_at_sglangs_
         ("sglang.srt.platforms", "labs_sglang_plugin:activate"),
         ("sglang.srt.plugins", "labs_sglang_plugin:register"),
     }
+    assert (kernels / launch().env["SGLANG_EXTERNAL_MODEL_PACKAGE"] / "llama.py").is_file()
     assert launch(threads=1).env["OMP_NUM_THREADS"] == "1"
 
 
@@ -290,7 +291,7 @@ NGRAM = {"algorithm": "NGRAM", "num_draft_tokens": 8, "ngram_max_trie_depth": 12
 def test_sglangs_own_parser_understands_the_containers_arguments_as_they_are_meant(given, understood):
     command = sglang_container.describe(QWEN, 40123, hub_cache="/cache", **given).command
     assert command[:3] == ("python3", "-m", "sglang.launch_server")
-    environment = {**os.environ, **sglang.SGLang()._environment(1)}
+    environment = {**os.environ, **sglang.SGLang().environment(1)}
     done = subprocess.run(
         [install.python("sglang"), "-c", PARSE, json.dumps(command[3:]), json.dumps(list(understood))],
         env=environment,

@@ -61,9 +61,7 @@ def plain(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, visible
             scores = torch.stack([query[i, head].double() @ keys[j, head // shared].double() * SCALE for j in seen])
             weights = (scores - scores.max()).exp()
             weights /= weights.sum()
-            output[i, head] = sum(
-                w * values[j, head // shared].double() for w, j in zip(weights, seen, strict=True)
-            )
+            output[i, head] = sum(w * values[j, head // shared].double() for w, j in zip(weights, seen, strict=True))
     return output
 
 

@@ -26,7 +26,7 @@ def test_an_unknown_operation_is_named_however_it_is_asked_for():
 def test_an_operation_that_is_imported_but_never_needed_raises_when_it_is_called():
     import sgl_kernel
 
-    with pytest.raises(NotImplementedError, match="rotate_input_ids_cpu is not among"):
+    with pytest.raises(NotImplementedError, match=r"rotate_input_ids_cpu is not among"):
         sgl_kernel.rotate_input_ids_cpu(torch.zeros(3), 1, 2, 3, None)
 
 
@@ -39,7 +39,7 @@ def test_it_does_not_load_beside_a_gpu(monkeypatch):
 
 
 def test_several_ranks_are_refused():
-    with pytest.raises(NotImplementedError, match="initialize .* one rank, not 2"):
+    with pytest.raises(NotImplementedError, match=r"initialize .* one rank, not 2"):
         torch.ops.sgl_kernel.initialize(2, 0)
     torch.ops.sgl_kernel.initialize(1, 0)
 

@@ -151,7 +151,7 @@ def test_a_mask_of_another_layout_is_refused_by_name():
     import sgl_kernel
 
     none = torch.zeros(1, 1, dtype=torch.long)
-    with pytest.raises(NotImplementedError, match="build_tree_kernel_efficient_cpu .* mask mode 0"):
+    with pytest.raises(NotImplementedError, match=r"build_tree_kernel_efficient_cpu .* mask mode 0"):
         sgl_kernel.build_tree_kernel_efficient_cpu(*[none] * 8, 1, 1, 2, 0)
 
 

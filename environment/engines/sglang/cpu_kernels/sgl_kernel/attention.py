@@ -174,7 +174,9 @@ def _alike(seq_lens: list[int], new_lens: list[int] | None = None) -> Iterator[l
     yield from groups.values()
 
 
-def _rows(req_to_token: torch.Tensor, requests: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(
+    req_to_token: torch.Tensor, requests: torch.Tensor, lengths: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """The pool's rows [B, L] of these requests' positions, L the longest, and [B, L]: this position exists.
 
     Beyond its end a request repeats its first row: a row that was never written could hold NaN, which a mask keeps.

@@ -1,4 +1,4 @@
-"""What SGLang calls as `torch.ops.sgl_kernel.NAME`, declared to PyTorch. Any other name is an AttributeError with it."""
+"""What SGLang calls as `torch.ops.sgl_kernel.NAME`, declared to PyTorch. Other names raise AttributeError with them."""
 
 from __future__ import annotations
 

@@ -180,8 +180,8 @@ def _describe(
     retrieve_index.copy_(torch.arange(batch * nodes).view(batch, nodes))
     is_child = parents.unsqueeze(1) == number.unsqueeze(1)  # [B, parent, child]
     next_token.copy_(_first(is_child))
-    later = (parents.unsqueeze(1) == parents.unsqueeze(2)) & (number > number.unsqueeze(1)) & (parents >= 0).unsqueeze(2)
-    next_sibling.copy_(_first(later))
+    related = (parents.unsqueeze(1) == parents.unsqueeze(2)) & (parents >= 0).unsqueeze(2)
+    next_sibling.copy_(_first(related & (number > number.unsqueeze(1))))
 
 
 def _first(which: torch.Tensor) -> torch.Tensor:
