@@ -51,6 +51,8 @@ METRICS: dict[str, Metric] = {
         Metric(name="speedup", title="Speedup", unit="x", better="higher"),
         Metric(name="cached_tokens", title="Prompt tokens from the prefix cache", unit="tokens", better="higher"),
         Metric(name="cache_hit_rate", title="Prefix cache hit rate", unit="ratio", better="higher"),
+        Metric(name="cache_prediction_error", title="Cached tokens, off the prediction", unit="pages", better="lower"),
+        Metric(name="valid_rate", title="Output that is valid under the constraint", unit="ratio", better="higher"),
         Metric(name="prompt_tokens", title="Prompt tokens", unit="tokens", better="neither"),
         Metric(name="completion_tokens", title="Completion tokens", unit="tokens", better="neither"),
         Metric(name="bandwidth", title="Memory bandwidth", unit="GB/s", better="higher"),

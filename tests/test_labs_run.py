@@ -37,7 +37,7 @@ def test_every_measured_figure_has_its_provenance(ran):
 @pytest.mark.engine("all")
 def test_totals_agree_with_the_engines_own_counters(ran):
     totals = [m for m in ran.result.measurements if m.metric == "completion_tokens" and m.witness is not None]
-    assert len({m.engine for m in totals}) >= 3
+    assert len({m.engine for m in totals}) >= min(3, len(ran.entry.spec().engines))
     for row in totals:
         assert row.witness_error <= 0.02, row
 

@@ -90,6 +90,26 @@ class Run:
         found = [*self._latencies(), *self._rates(), *self._totals()]
         return [m for m in found if not only or m.metric in only]
 
+    def measurement(
+        self, metric: str, value: float, *, n: int, spread: Spread | None = None, flags: tuple[str, ...] = ()
+    ) -> Measurement:
+        """A figure that was taken from this run, with the run's provenance."""
+        own = witness.figure(metric, self.good, self.counters, self.duration_s)
+        return Measurement(
+            metric=metric,
+            value=value,
+            n=n,
+            spread=spread,
+            witness=own,
+            engine=self.engine,
+            engine_version=self.engine_version,
+            model=self.model,
+            precision=self.precision,
+            machine=self.machine,
+            load=self.load,
+            flags=(*self.flags, *flags),
+        )
+
     def _latencies(self) -> list[Measurement]:
         """Medians over requests (over tokens for ITL) with the interquartile range."""
         found = []
@@ -99,7 +119,7 @@ class Run:
                 continue
             queueing = metric == "prefill_throughput" and self.load.concurrency != 1
             found.append(
-                self._measurement(
+                self.measurement(
                     metric,
                     metrics.median(values),
                     n=len(values),
@@ -118,10 +138,10 @@ class Run:
         tokens = np.concatenate([[e.tokens for s in good for e in s.events], unseen])
         total = sum(s.completion_tokens for s in good)
         found = [
-            self._measurement(
+            self.measurement(
                 "output_throughput", total / self.duration_s, n=len(good), spread=self._window_spread(times, tokens)
             ),
-            self._measurement(
+            self.measurement(
                 "request_throughput",
                 len(good) / self.duration_s,
                 n=len(good),
@@ -132,7 +152,7 @@ class Run:
             met = [self.limits.met_by(s) for s in self.samples]
             all_ends = np.array([s.end for s in self.samples])
             found.append(
-                self._measurement(
+                self.measurement(
                     "goodput",
                     metrics.goodput(met, self.duration_s),
                     n=len(self.samples),
@@ -142,38 +162,23 @@ class Run:
         return found
 
     def _totals(self) -> list[Measurement]:
-        """Sums over all requests: counts, so without a spread."""
+        """Sums over all requests, and the share of the prompts that was cached: counts, so without a spread."""
         good = self.good
         sums = {
             "prompt_tokens": [s.prompt_tokens for s in good],
             "completion_tokens": [s.completion_tokens for s in good],
             "cached_tokens": [s.cached_tokens for s in good if s.cached_tokens is not None],
         }
-        return [self._measurement(name, float(sum(values)), n=len(values)) for name, values in sums.items() if values]
+        found = [self.measurement(name, float(sum(values)), n=len(values)) for name, values in sums.items() if values]
+        if sums["cached_tokens"] and sum(sums["prompt_tokens"]):
+            rate = sum(sums["cached_tokens"]) / sum(sums["prompt_tokens"])
+            found.append(self.measurement("cache_hit_rate", rate, n=len(sums["cached_tokens"])))
+        return found
 
     def _window_spread(self, times: Floats, weights: Floats) -> Spread:
         """Bootstrap 95% of a rate, from what fell into each of ten equal windows of the load."""
         counts, _ = np.histogram(times, bins=_WINDOWS, range=(self.started, self.ended), weights=weights)
         return metrics.bootstrap95(counts * (_WINDOWS / self.duration_s))
-
-    def _measurement(
-        self, metric: str, value: float, *, n: int, spread: Spread | None = None, flags: tuple[str, ...] = ()
-    ) -> Measurement:
-        own = witness.figure(metric, self.good, self.counters, self.duration_s)
-        return Measurement(
-            metric=metric,
-            value=value,
-            n=n,
-            spread=spread,
-            witness=own,
-            engine=self.engine,
-            engine_version=self.engine_version,
-            model=self.model,
-            precision=self.precision,
-            machine=self.machine,
-            load=self.load,
-            flags=(*self.flags, *flags),
-        )
 
     def __repr__(self) -> str:
         """A few lines for the end of a notebook cell, not every sample."""

@@ -82,17 +82,19 @@ async def test_a_run_measures_every_metric_with_provenance_and_witness(server: S
         "prompt_tokens",
         "completion_tokens",
         "cached_tokens",
+        "cache_hit_rate",
     }
     for m in found.values():
         assert (m.engine, m.engine_version, m.model, m.precision) == ("oracle", "1.0", "course", "fp32")
         assert m.machine and m.n >= 1  # fewer than 6 where one read of the socket brought a whole stream
         assert (m.load.workload, m.load.concurrency, m.load.requests) == ("chat", 2, 6)
         assert (m.load.prompt_tokens, m.load.output_tokens) == (3.0, 9.0)
-    totals = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    totals = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_hit_rate")
     assert all(m.spread is not None for name, m in found.items() if name not in totals)
     for name in (*totals, "output_throughput", "request_throughput"):
         assert found[name].witness_error == pytest.approx(0, abs=1e-9), name
     assert found["completion_tokens"].value == 54
+    assert found["cache_hit_rate"].value == pytest.approx(2 / 3)
     assert found["goodput"].value == found["request_throughput"].value
     assert found["itl"].n == 6 * 8
 

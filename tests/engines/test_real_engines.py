@@ -1,4 +1,4 @@
-"""The three engines that run on any machine, on the course model: same tokens, true counters, nothing left behind."""
+"""The engines that run on any machine, on the course model: same tokens, true counters, nothing left behind."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ QUESTIONS = (
     "Start vLLM on port 8123.",
     "What is prefill?",
 )
-ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm")]
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
+]
 
 
 @functools.cache

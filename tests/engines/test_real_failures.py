@@ -13,10 +13,13 @@ from typing import Any
 
 import pytest
 
-from labs_helpers.engines import ports, process, reaper, runlock
+from labs_helpers.engines import ports, process, reaper, registry, runlock
 from labs_helpers.errors import LabsError
 
-ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm")]
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
+]
+WITH_CHILDREN = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("vllm", "sglang")]
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -25,11 +28,11 @@ def test_a_model_that_is_not_there_is_named_before_anything_starts(name):
         pass
 
 
-@pytest.mark.engine("vllm")
-def test_a_real_engine_that_dies_while_starting_shows_why():
-    with pytest.raises(LabsError) as caught, process.serve("vllm", options={"extra_args": ("--no-such-flag",)}):
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+def test_a_real_engine_that_dies_while_starting_shows_why(name):
+    with pytest.raises(LabsError) as caught, process.serve(name, options={"extra_args": ("--no-such-flag",)}):
         pass
-    assert "vLLM ended with exit code 2" in str(caught.value)
+    assert f"{registry.get(name).title} ended with exit code 2" in str(caught.value)
     assert "unrecognized arguments: --no-such-flag" in str(caught.value)
 
 
@@ -46,17 +49,17 @@ def test_a_damaged_gguf_is_an_error_with_the_engines_own_words(tmp_path):
 KERNEL_CELL = """
 from labs_helpers.engines import process
 print("starting", flush=True)
-async with process.serve("vllm", precision="fp32") as server:
+async with process.serve({name!r}, precision="fp32") as server:
     print("serving", flush=True)
     import asyncio
     await asyncio.sleep(600)
 """
 
 
-@pytest.mark.engine("vllm")
+@pytest.mark.parametrize("name", WITH_CHILDREN)
 @pytest.mark.parametrize("moment", ["starting", "serving"])
-def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eventually):
-    """The case the two guards exist for: a real kernel, a real vLLM of four processes, and five seconds."""
+def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_the_engine(name, moment, tmp_path, eventually):
+    """The case the two guards exist for: a real kernel, a real engine of several processes, and five seconds."""
     from jupyter_client import KernelManager
 
     shared, temporary = set(reaper.shared_memory()), leftovers()
@@ -66,10 +69,10 @@ def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eve
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        client.execute(KERNEL_CELL)
+        client.execute(KERNEL_CELL.format(name=name))
         pid, told = kernel.provisioner.pid, ""
         deadline = time.monotonic() + 540
-        # "starting" is far enough into the start that vLLM has processes of its own below the two guards
+        # "starting" is far enough into the start that the engine has processes of its own below the two guards
         while moment not in told or len(reaper.descendants(pid)) < 5:
             assert time.monotonic() < deadline
             told += said(client)
@@ -89,7 +92,8 @@ def leftovers() -> set[str]:
     """The engines' own kind of file in the temporary folder."""
     import tempfile
 
-    return {path.name for kind in ("labs-engine-*", "vllm*") for path in Path(tempfile.gettempdir()).glob(kind)}
+    folder = Path(tempfile.gettempdir())
+    return {path.name for kind in ("labs-engine-*", "vllm*", "sglang*") for path in folder.glob(kind)}
 
 
 def said(client: Any) -> str:
