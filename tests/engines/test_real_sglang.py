@@ -222,7 +222,7 @@ class TestPagesAndPressure:
     @pytest.fixture(scope="class")
     @classmethod
     def server(cls) -> Iterator[Server]:
-        yield from serving(page_size=16, max_total_tokens=self.POOL)
+        yield from serving(page_size=16, max_total_tokens=cls.POOL)
 
     def test_whole_pages_are_shared_and_nothing_less(self, server):
         prompt, expected = longest()
