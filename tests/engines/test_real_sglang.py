@@ -151,7 +151,8 @@ class TestRadixCache:
     """One server with pages of one token and room for everything."""
 
     @pytest.fixture(scope="class")
-    def server(self) -> Iterator[Server]:
+    @classmethod
+    def server(cls) -> Iterator[Server]:
         yield from serving()
 
     def test_cold_and_one_by_one(self, server):
@@ -219,8 +220,9 @@ class TestPagesAndPressure:
     POOL = 512
 
     @pytest.fixture(scope="class")
-    def server(self) -> Iterator[Server]:
-        yield from serving(page_size=16, max_total_tokens=self.POOL)
+    @classmethod
+    def server(cls) -> Iterator[Server]:
+        yield from serving(page_size=16, max_total_tokens=cls.POOL)
 
     def test_whole_pages_are_shared_and_nothing_less(self, server):
         prompt, expected = longest()
