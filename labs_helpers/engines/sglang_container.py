@@ -5,13 +5,14 @@ Image and arguments for DGX Spark: NVIDIA/dgx-spark-playbooks, "SGLang"; docs.sg
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from labs_helpers.engines import options
 from labs_helpers.engines.base import ModelSpec
+from labs_helpers.engines.container_spec import ContainerSpec
 from labs_helpers.engines.sglang_options import SGLangOptions
 
 IMAGE = "lmsysorg/sglang:latest-cu130"
@@ -39,46 +40,11 @@ class SGLangContainerOptions(SGLangOptions):
     quantization: str | None = Field(None, description="e.g. modelopt_fp4; None: as the checkpoint says")
 
 
-@dataclass(frozen=True)
-class ContainerSpec:
-    """How to start one server in a container. `command` is a list for the kernel, never a shell string."""
-
-    image: str
-    command: tuple[str, ...]
-    port: int
-    """Inside; published as `host_port` on 127.0.0.1 only."""
-    host_port: int
-    volumes: tuple[tuple[str, str], ...] = ()
-    """Folders of this machine and where they are seen inside."""
-    passed_on: tuple[str, ...] = ("HF_TOKEN",)
-    """Variables handed on by name, so that their values stand in no command line."""
-    gpus: str = "all"
-    ipc: str = "host"
-    """Shared memory between the server's processes."""
-    ulimits: tuple[tuple[str, int], ...] = (("memlock", -1), ("stack", 67_108_864))
-    health_path: str = "/health"
-    ready_timeout_s: float = 900.0
-    env: tuple[tuple[str, str], ...] = field(default=())
-
-    def docker_arguments(self) -> list[str]:
-        """The same as arguments of `docker run`."""
-        argv = ["--gpus", self.gpus, f"--ipc={self.ipc}", "-p", f"127.0.0.1:{self.host_port}:{self.port}"]
-        for name, value in self.ulimits:
-            argv += ["--ulimit", f"{name}={value}"]
-        for here, inside in self.volumes:
-            argv += ["-v", f"{here}:{inside}"]
-        for name in self.passed_on:
-            argv += ["-e", name]
-        for name, value in self.env:
-            argv += ["-e", f"{name}={value}"]
-        return [*argv, self.image, *self.command]
-
-
-def describe(model: ModelSpec, host_port: int, *, hub_cache: str, **given: Any) -> ContainerSpec:
-    """The container that serves `model`, a hub id, on 127.0.0.1:`host_port`.
+def container(model: ModelSpec, *, huggingface: Path | None = None, **given: Any) -> ContainerSpec:
+    """The container that serves `model`, a hub id.
 
     Args:
-        hub_cache: this machine's cache of the model hub, so that nothing is downloaded twice.
+        huggingface: this machine's cache of the model hub, so that nothing is downloaded twice.
         given: options of `SGLangContainerOptions`.
 
     Raises:
@@ -96,9 +62,9 @@ def describe(model: ModelSpec, host_port: int, *, hub_cache: str, **given: Any) 
     if chosen.quantization is not None:
         argv += ["--quantization", chosen.quantization]
     return ContainerSpec(
+        name="labs-sglang",
         image=chosen.image,
-        command=(*argv, *chosen.extra_args),
+        argv=(*argv, *chosen.extra_args),
         port=PORT,
-        host_port=host_port,
-        volumes=((hub_cache, CACHE),),
+        mounts={huggingface or Path.home() / ".cache" / "huggingface": CACHE},
     )

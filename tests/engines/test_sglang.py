@@ -183,14 +183,14 @@ def test_counters_are_sglangs_own_names(monkeypatch):
 
 
 def test_the_container_is_described_whole():
-    spec = sglang_container.describe(QWEN, 40123, hub_cache="/cache/hub", quantization="modelopt_fp4")
-    argv = spec.docker_arguments()
+    spec = sglang_container.container(QWEN, huggingface=Path("/cache/hub"), quantization="modelopt_fp4")
+    argv = list(spec.docker_argv(40123))
     assert option(argv, "--gpus") == "all" and "--ipc=host" in argv
-    assert option(argv, "-p") == "127.0.0.1:40123:30000", "reachable from this machine only"
-    assert "/cache/hub:/root/.cache/huggingface" in argv
-    assert option(argv, "-e") == "HF_TOKEN", "by name: the value stands in no command line"
+    assert option(argv, "--publish") == "127.0.0.1:40123:30000", "reachable from this machine only"
+    assert option(argv, "--volume") == "/cache/hub:/root/.cache/huggingface"
+    assert option(argv, "--env") == "HF_TOKEN", "by name: the value stands in no command line"
     inside = argv[argv.index(sglang_container.IMAGE) + 1 :]
-    assert inside == list(spec.command)
+    assert inside == list(spec.argv)
     assert option(inside, "--model-path") == "Qwen/Qwen3-8B" and option(inside, "--port") == "30000"
     assert option(inside, "--attention-backend") == "triton" and option(inside, "--mem-fraction-static") == "0.75"
     assert "--disable-cuda-graph" not in inside and "--trust-remote-code" not in inside
@@ -206,7 +206,7 @@ def test_the_container_is_described_whole():
 )
 def test_a_container_with_a_wrong_option_is_refused(given, words):
     with pytest.raises(LabsError) as caught:
-        sglang_container.describe(QWEN, 40123, hub_cache="/cache", **given)
+        sglang_container.container(QWEN, **given)
     assert words in str(caught.value)
 
 
@@ -289,7 +289,7 @@ NGRAM = {"algorithm": "NGRAM", "num_draft_tokens": 8, "ngram_max_trie_depth": 12
     ],
 )
 def test_sglangs_own_parser_understands_the_containers_arguments_as_they_are_meant(given, understood):
-    command = sglang_container.describe(QWEN, 40123, hub_cache="/cache", **given).command
+    command = sglang_container.container(QWEN, **given).argv
     assert command[:3] == ("python3", "-m", "sglang.launch_server")
     environment = {**os.environ, **sglang.SGLang().environment(1)}
     done = subprocess.run(
