@@ -101,26 +101,28 @@ def execute(entry: Entry) -> None:
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError
-    from traitlets.config import Config
+
+    from labs_helpers.kernels import private_sockets
 
     notebook = nbformat.read(entry.solution, as_version=4)
-    client = NotebookClient(
-        notebook,
-        timeout=1800,
-        kernel_name="python3",
-        resources={"metadata": {"path": str(entry.student.parent)}},
-        config=Config({"KernelManager": {"transport": "ipc"}}),
-    )
-    client.on_cell_start = lambda cell, cell_index: print(
-        f"\rlab {entry.id}: cell {cell_index + 1} of {len(notebook.cells)}", end="", flush=True
-    )
-    try:
-        client.execute()
-    except CellExecutionError as error:
-        what = f"the solution of lab {entry.id} fails:\n{str(error)[-1500:]}"
-        raise LabsError(what, f"mend {entry.source}") from None
-    finally:
-        print()
+    with private_sockets() as config:
+        client = NotebookClient(
+            notebook,
+            timeout=1800,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(entry.student.parent)}},
+            config=config,
+        )
+        client.on_cell_start = lambda cell, cell_index: print(
+            f"\rlab {entry.id}: cell {cell_index + 1} of {len(notebook.cells)}", end="", flush=True
+        )
+        try:
+            client.execute()
+        except CellExecutionError as error:
+            what = f"the solution of lab {entry.id} fails:\n{str(error)[-1500:]}"
+            raise LabsError(what, f"mend {entry.source}") from None
+        finally:
+            print()
     write_notebook(tidy(notebook), entry.solution)
 
 

@@ -71,7 +71,8 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from traitlets.config import Config
+
+    from labs_helpers.kernels import private_sockets
 
     given = {"out": str(out.absolute()), **(parameters or {})}
     validate_parameters(given)
@@ -81,7 +82,7 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
     (out / f"lab-{entry.id}.json").unlink(missing_ok=True)
     started, error = time.monotonic(), ""
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), private_sockets() as config:
             warnings.simplefilter("ignore")
             papermill.execute_notebook(
                 str(source),
@@ -93,7 +94,7 @@ def run(entry: Entry, *, out: Path, student: bool = False, parameters: Mapping[s
                 execution_timeout=CELL_TIMEOUT_S,
                 request_save_on_cell_execute=True,
                 report_mode=False,
-                config=Config({"KernelManager": {"transport": "ipc"}}),  # sockets of this user, no TCP ports
+                config=config,
             )
     except papermill.PapermillExecutionError as failure:
         error = f"cell {failure.exec_count}: {_clean(failure.ename)}: {_clean(failure.evalue)}"

@@ -27,11 +27,14 @@ class Stage:
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
+SPREAD = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup")
+"""Tests without an engine share the processor by whole files, see tests/conftest.py; each worker loads PyTorch."""
+
 STAGES = (
     Stage("lint", "ruff check", (sys.executable, "-m", "ruff", "check", ".")),
     Stage("format", "ruff format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
     Stage("types", "mypy", (sys.executable, "-m", "mypy")),
-    Stage("unit", "tests that start no engine", (*PYTEST, "-m", "not engine", "tests")),
+    Stage("unit", "tests that start no engine", (*PYTEST, *SPREAD, "-m", "not engine", "tests")),
     Stage("integration", "tests on real engines", (*PYTEST, "-m", "engine", "tests"), needs_engines=True),
     Stage(
         "nbval",

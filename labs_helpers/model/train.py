@@ -192,6 +192,7 @@ def train(
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         start, spent, tokens, history = state["step"], state["seconds"], state["tokens"], state["losses"]
+    torch._dynamo.config.recompile_limit = 32  # one network per row width, kind of attention and mask
     network = torch.compile(model, dynamic=False) if compiled else model
     shares = rates(stages)
     steps = len(shares)

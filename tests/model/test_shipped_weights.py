@@ -74,9 +74,11 @@ def test_exactness_under_teacher_forcing_is_what_greedy_generation_writes(model:
         assert (written == first.text) == first.exact
 
 
-def test_answers_deep_in_a_context_are_scored_where_they_stand(model: Any, tokenizer: Any) -> None:
-    """After 2,048 tokens the model still reads its context: true answers cost far less than chance (ln 2048)."""
-    document = next(iter(long_documents(102, COPIED_MIX, 2700, held_out=True)))
-    answers = [a for a in score(model, tokenizer, document) if a.start >= LONG_PREFIX]
-    assert len(answers) >= 5
-    assert sum(a.loss * a.tokens for a in answers) / sum(a.tokens for a in answers) < 0.5 * math.log(SPEC.vocabulary)
+def test_deep_in_a_context_it_still_copies(model: Any, tokenizer: Any) -> None:
+    """After 2,048 tokens most values are copied, and true answers cost far less than chance (ln 2048)."""
+    answers = []
+    for document in islice(long_documents(102, COPIED_MIX, 2700, held_out=True), 3):
+        answers += [a for a in score(model, tokenizer, document) if a.start >= LONG_PREFIX]
+    assert len(answers) >= 20
+    assert sum(a.loss * a.tokens for a in answers) / sum(a.tokens for a in answers) < 0.05 * math.log(SPEC.vocabulary)
+    assert sum(a.exact for a in answers) / len(answers) >= 0.7
