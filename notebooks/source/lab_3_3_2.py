@@ -44,6 +44,7 @@ out = "results"  # folder of the result file
 # %%
 import json
 import re
+from contextlib import ExitStack
 from functools import partial
 
 import jsonschema
@@ -274,12 +275,15 @@ lab.check("predict", predict)
 # Everything below runs twice per engine: with the prefix cache, and without. The second is the **control**: the same
 # prompts, the same machine, the same minute, and the one thing changed that we make a claim about.
 #
-# The page size is given to each engine, so that we know what we predict for.
+# The page size is given to each engine, so that we know what we predict for. And SGLang's pool is small on purpose: 3,072
+# tokens are enough for each of the loads of Part 5, and too few for Part 6, which is about that.
 
 # %%
+POOL = 3072
 PAGE = {"sglang": 1, "vllm": 128}
-ON = {"sglang": {"page_size": 1, "radix_cache": True}, "vllm": {"block_size": 128, "prefix_caching": True}}
-OFF = {"sglang": {"page_size": 1, "radix_cache": False}, "vllm": {"block_size": 128, "prefix_caching": False}}
+SAME = {"sglang": {"page_size": 1, "max_total_tokens": POOL}, "vllm": {"block_size": 128}}
+ON = {"sglang": SAME["sglang"] | {"radix_cache": True}, "vllm": SAME["vllm"] | {"prefix_caching": True}}
+OFF = {"sglang": SAME["sglang"] | {"radix_cache": False}, "vllm": SAME["vllm"] | {"prefix_caching": False}}
 expected = predict if lab.solved("predict") else bench.predict_cached
 
 # %% [markdown]
@@ -291,8 +295,8 @@ expected = predict if lab.solved("predict") else bench.predict_cached
 async def flush(server):
     """Empty SGLang's tree. vLLM has no such request; its loads below begin with texts of their own."""
     if server.engine.name == "sglang":
-        async with bench.open_session() as session:
-            answer = await session.post(server.base_url + "/flush_cache", params={"timeout": 10})
+        url = server.base_url + "/flush_cache"
+        async with bench.open_session() as session, session.post(url, params={"timeout": 10}) as answer:
             answer.raise_for_status()
 
 
@@ -320,7 +324,7 @@ async def measure_predicted(server, name, work, *metrics):
 # %%
 async def measure_pages(server):
     """The second copy of a prompt, at lengths around the page."""
-    for length in (64, 128, 129, 192, 256, 257, 320, 384, 385):
+    for length in (64, 128, 129, 192, 256, 257, 384, 385):
         (prompt,) = workloads.shared_prefix(1, length - 48, seed=f"pages/{length}")
         await measure_predicted(server, "the same twice", [prompt, prompt])
 
@@ -331,20 +335,23 @@ async def measure_pages(server):
 # the machine has changed between the two, and the comparison is worth that much less.
 
 # %%
-LENGTHS = (256, 1024, 2048)
-documents, questions = lab.pick(quick=2, full=3), lab.pick(quick=3, full=6)
+LENGTHS = lab.pick(quick=(256, 2048), full=(256, 1024, 2048))
+documents, questions = lab.pick(quick=1, full=2), 3
 
 
 async def measure_lengths(server, suffix):
-    """The first question about a document, and the ones after it."""
+    """One document after the other: the first question about it, and the ones after it."""
     for length in LENGTHS:
         sets = [workloads.shared_prefix(1 + questions, length, seed=f"{length}/{i}") for i in range(documents)]
-        cold, warm = [work[0] for work in sets], [prompt for work in sets for prompt in work[1:]]
-        for kind, work in (("cold", cold), ("warm", warm)):
-            run = await bench.run(
-                server, work, concurrency=1, output_tokens=2, warmup=kind == "cold", workload=kind + suffix
-            )
-            lab.record(run.measurements("ttft", "cached_tokens", "prompt_tokens"))
+        work = [prompt for one in sets for prompt in one]
+        run = await bench.run(
+            server, work, concurrency=1, output_tokens=2, warmup=length == LENGTHS[0], workload="documents" + suffix
+        )
+        lab.record(run.measurements("cached_tokens", "completion_tokens"))
+        first = run.samples[:: 1 + questions]
+        for kind, belongs in (("cold", True), ("warm", False)):
+            part = run.where(lambda sample: (sample in first) is belongs, workload=kind + suffix)
+            lab.record(part.measurements("ttft", "cached_tokens", "prompt_tokens"))
 
 
 # %% [markdown]
@@ -357,8 +364,8 @@ async def measure_lengths(server, suffix):
 async def measure_sharing(server, suffix):
     """Requests per second, by the share of them that have a prefix in common."""
     for streams in (1, 4):
-        for share in (0.0, 0.5, 1.0):
-            work = workloads.shared_prefix(lab.pick(6, 16), 512, share=share, seed=f"share/{streams}/{share}")
+        for share in lab.pick(quick=(0.0, 1.0), full=(0.0, 0.5, 1.0)):
+            work = workloads.shared_prefix(lab.pick(4, 6), 512, share=share, seed=f"share/{streams}/{share}")
             run = await bench.run(
                 server,
                 work,
@@ -383,7 +390,7 @@ async def measure_workloads(server):
 
 
 TRACES = {
-    "few-shot": workloads.few_shot(tasks=3, shots=4, questions=lab.pick(quick=3, full=6)),
+    "few-shot": workloads.few_shot(tasks=3, shots=4, questions=lab.pick(quick=3, full=5)),
     "branches": workloads.branches(documents=3, sections=3, questions=3, seed=5),
 }
 
@@ -392,16 +399,16 @@ TRACES = {
 # reused, but also what the engine said itself. We keep every conversation, to compare with the prediction afterwards.
 
 # %%
-chats = {}
+chats, TURNS = {}, lab.pick(quick=3, full=4)
 
 
 async def measure_chat(server):
     """Several users share a system prompt; every turn sends the conversation so far."""
-    system, users = workloads.conversations(lab.pick(quick=2, full=4), turns=4, seed=9)
+    system, users = workloads.conversations(lab.pick(quick=2, full=3), turns=TURNS, seed=9)
     talks = [[{"role": "system", "content": system}] for _ in users]
     trace = chats[server.engine.name] = []
     await flush(server)
-    for turn in range(4):
+    for turn in range(TURNS):
         for talk, asked in zip(talks, users):
             talk.append({"role": "user", "content": asked[turn]})
         run = await bench.run(
@@ -481,7 +488,7 @@ def constrained(server, kind, value):
 async def ask(server, asked, workload, constraint):
     """Chat requests that may end when the model wants to."""
     return await bench.run(
-        server, asked, chat=True, concurrency=4, output_tokens=64, ignore_eos=False, warmup=False,
+        server, asked, chat=True, concurrency=10, output_tokens=64, ignore_eos=False, warmup=False,
         workload=workload, extra=constraint, progress=False,
     )  # fmt: skip
 
@@ -548,18 +555,30 @@ async def measure_grammars(server):
 # %% [markdown]
 # ## Part 5. Run it
 #
-# Four servers, one after the other. With the cache off, only what the cache is supposed to change is measured again.
+# Four servers, one after the other. With the cache off, only what the cache is supposed to change is measured again. The
+# last one, SGLang with its tree, stays up: Part 6 goes on with it, and `running.close()` will stop it. (Should anything
+# fail before that, it ends with the notebook's kernel.)
+
 
 # %%
-for name in ("sglang", "vllm"):
-    with lab.engine(name, **ON[name]) as server:
-        for measure in (measure_pages, measure_workloads, measure_chat, measure_json, measure_grammars):
-            await measure(server)
-        await measure_lengths(server, "")
-        await measure_sharing(server, "")
+async def measure_all(server):
+    """Every load of Parts 3 and 4."""
+    for measure in (measure_pages, measure_workloads, measure_chat, measure_json, measure_grammars):
+        await measure(server)
+    await measure_lengths(server, "")
+    await measure_sharing(server, "")
+
+
+with lab.engine("vllm", **ON["vllm"]) as server:
+    await measure_all(server)
+for name in ("vllm", "sglang"):
     with lab.engine(name, **OFF[name]) as server:
         await measure_lengths(server, ", cache off")
         await measure_sharing(server, ", cache off")
+
+running = ExitStack()
+server = running.enter_context(lab.engine("sglang", **ON["sglang"]))
+await measure_all(server)
 
 # %% [markdown]
 # ### Pages
@@ -636,22 +655,24 @@ table[["cold", "cold, cache off", "warm, cache off", "warm", "off / warm", "save
 #
 # ### Throughput by share
 #
-# Requests per second, by the share of requests with a common prefix, at one and at four streams.
+# Requests per second, by the share of requests with a common prefix, at one and at four streams, and how many times as
+# many as without the cache.
 
 # %%
-plots.bars(lab.measurements("request_throughput", engine="sglang"), "request_throughput", "SGLang: throughput by share")
+shares = {}
+for m in lab.measurements("request_throughput"):
+    name, _, off = m.load.workload.partition(", ")
+    if name.endswith("share"):
+        shares.setdefault((m.engine, m.load.concurrency, name), {})[off or "cache on"] = m.value
+table = pd.DataFrame(shares).T.rename_axis(["engine", "streams", "load"]).sort_index()
+table["on / off"] = table["cache on"] / table["cache off"]
+table[["cache off", "cache on", "on / off"]].round(2)
 
 # %% [markdown]
-# The same for vLLM.
-
-# %%
-plots.bars(lab.measurements("request_throughput", engine="vllm"), "request_throughput", "vLLM: throughput by share")
-
-# %% [markdown]
-# **What just happened?** The bars at 0% are the price of keeping a tree that is never hit; if they lie within each other's
-# spread, it is too small to be seen, and that is why the cache is on by default. At 100% a request is only its tail and
-# its output. At four streams there is a second effect: requests that arrive together on a cold prefix *all* compute it,
-# because none of them has finished it yet.
+# **What just happened?** The rows at 0% are the price of keeping a tree that is never hit: 1.00, but for what differs
+# between any two runs of the same load, and that is why the cache is on by default. At 100% a request is only its tail
+# and its output. At four streams there is a second effect: requests that arrive together on a cold prefix *all* compute
+# it, because none of them has finished it yet.
 #
 # ### Workloads: what a tree has that a prefix has not
 #
@@ -731,7 +752,7 @@ pd.DataFrame(
 
 # %%
 grammars = [m for m in lab.measurements("valid_rate") if not m.load.workload.startswith("json")]
-plots.bars(grammars, "valid_rate", "Valid under a regular expression (regex) and a grammar (ebnf), and without")
+plots.bars(grammars, "valid_rate", "Valid answers, by kind of constraint")
 
 # %% [markdown]
 # And what the constraint costs: decode speed under the schema, relative to free decode, with its spread over five pairs.
@@ -750,13 +771,12 @@ for m in costs:
 #
 # ## Part 6. Under pressure
 #
-# Until now everything fitted. Now SGLang gets a pool of 3,072 tokens, and prefixes compete for it. `simulate` puts your
-# tree to work: it matches, locks, evicts and inserts as the engine does, request by request, and so predicts the hit
-# rate for any cache size. Sixteen prefixes, some far more popular than others; their length decides how many fit.
+# Until now everything fitted. Now prefixes compete for the 3,072 tokens of the pool. `simulate` puts your tree to work: it
+# matches, locks, evicts and inserts as the engine does, request by request, and so predicts the hit rate for any cache
+# size. Sixteen prefixes, some far more popular than others; their length decides how many fit.
 
 # %%
-POOL = 3072
-PREFIXES, ASKED = 16, lab.pick(quick=32, full=64)
+PREFIXES, ASKED = 16, lab.pick(quick=24, full=32)
 traces = {length: workloads.popular(PREFIXES, ASKED, length, seed=3) for length in (96, 192, 384, 768)}
 
 
@@ -818,24 +838,25 @@ lab.check("order", order)
 # Both start from an empty tree and take turns.
 
 # %%
-arrived = workloads.branches(4, lab.pick(2, 3), lab.pick(2, 4), sizes=(64, 512, 128, 32), seed=7)
+arrived = workloads.branches(4, 2, 2, sizes=(64, 512, 128, 32), seed=7)
 chosen = order if lab.solved("order") else bench.longest_prefix_first
 queues = {"as they came": arrived, "in tree order": [arrived[i] for i in chosen(arrived)]}
 
 
 async def measure_order(server):
     """The same requests in two orders."""
+    runs = {}
 
     async def take(name):
         await flush(server)
-        return await bench.run(
+        runs[name] = await bench.run(
             server, queues[name], concurrency=1, output_tokens=2, warmup=False, workload=name, progress=False
         )
+        return runs[name]
 
     gain = await bench.compare({name: partial(take, name) for name in queues}, "request_throughput", repeats=3)
     lab.record(gain.measurement())
-    for name in queues:
-        run = await take(name)
+    for run in runs.values():
         lab.record(run.measurements("cache_hit_rate", "cached_tokens", "request_throughput"))
 
 
@@ -874,8 +895,7 @@ def triage(url, reports):
 
 
 # %% [markdown]
-# The counters of the server, read before and after, say how much of these programs was prefix. Edit the program and run
-# Part 9 again to see it change.
+# The counters of the server, read before and after, say how much of these programs was prefix.
 
 # %%
 REPORTS = [
@@ -929,14 +949,16 @@ async def ask_the_impossible(server):
 
 
 # %% [markdown]
-# ## Part 9. Run it on a small pool
+# ## Part 9. Run the rest
+#
+# On the server that is still up. Afterwards it is stopped; to try something else on it, start it again as in Part 5.
 
 # %%
-with lab.engine("sglang", max_total_tokens=POOL, **ON["sglang"]) as server:
-    await measure_pressure(server)
-    await measure_order(server)
-    await run_program(server)
-    await ask_the_impossible(server)
+await measure_pressure(server)
+await measure_order(server)
+await run_program(server)
+await ask_the_impossible(server)
+running.close()
 
 # %% [markdown]
 # ### The hit rate under pressure
