@@ -6,6 +6,7 @@ Loaded by `./labs test` with `-p tests.spread`, for the notebooks as well.
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ TESTS = Path(__file__).parent
 # a worker's engines take turns among themselves; the kernels it starts inherit this
 if worker := os.environ.get("PYTEST_XDIST_WORKER"):
     os.environ["LABS_ENGINE_LOCK"] = f"running-{worker}.lock"
+
+# a shell that starts a job in the background makes it ignore Ctrl-C, and so would every program that a test interrupts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
