@@ -27,8 +27,8 @@ class Stage:
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-SPREAD = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadgroup")
-"""Tests without an engine share the processor by whole files, see tests/conftest.py; each worker loads PyTorch."""
+SPREAD = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
+"""Tests without an engine share the processor by whole files, for their fixtures are dear."""
 
 STAGES = (
     Stage("lint", "ruff check", (sys.executable, "-m", "ruff", "check", ".")),

@@ -1,17 +1,9 @@
-"""How the tests are spread over workers: whole files, for their fixtures are dear, and all grading on one worker."""
+"""What every test process needs."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import signal
 
-import pytest
-
-HERE = Path(__file__).parent
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        place = item.path.relative_to(HERE) if item.path.is_relative_to(HERE) else item.path
-        # the zoo looks at all processes for what it left running, so no other sandbox may run beside it
-        group = "grading" if place.parts[0] == "grading" else str(place)
-        item.add_marker(pytest.mark.xdist_group(group))
+# a shell that starts a job in the background makes it ignore Ctrl-C, and so would every program that a test interrupts
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
