@@ -27,8 +27,8 @@ class Stage:
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-SPREAD = ("-p", "tests.spread", "--dist", "loadgroup", "-n")
-"""Workers share the tests by groups, mostly whole files, see tests/spread.py; each worker loads PyTorch."""
+SPREAD = ("-p", "tests.spread", "--dist", "loadfile", "-n")
+"""Workers share the tests by whole files, for their fixtures are dear."""
 WORKERS = str(min(4, os.cpu_count() or 1))
 ENGINES = "{engines}"
 """How many engines the tests may run side by side, filled in on the machine."""
