@@ -109,7 +109,7 @@ def uninstall(name: str) -> None:
             "the transformers engine is part of the course's own environment",
             "rm -r .venv removes that; ./labs builds it again",
         )
-    package_version.cache_clear()
+    _version_in.cache_clear()
     try:
         (folder(name) / venvs.STAMP).unlink(missing_ok=True)
         if folder(name).exists():
@@ -133,17 +133,21 @@ def availability(name: str, title: str, machine: Machine) -> Availability:
     return Availability(True)
 
 
-@functools.cache
 def package_version(name: str, package: str) -> str:
     """The version of a package in an engine's environment, without importing it.
 
     Raises:
         LabsError: it is not installed.
     """
-    sites = (python(name).parent.parent / "lib").glob("python3*/site-packages")
+    return _version_in(python(name).parent.parent, name, package)
+
+
+@functools.cache
+def _version_in(environment: Path, name: str, package: str) -> str:
+    sites = (environment / "lib").glob("python3*/site-packages")
     for found in distributions(name=package, path=[str(site) for site in sites]):
         return found.version
-    raise LabsError(f"{package} is missing from {folder(name)}", f"./labs engines install {name} --force")
+    raise LabsError(f"{package} is missing from {environment}", f"./labs engines install {name} --force")
 
 
 def _pins(name: str) -> list[Path]:

@@ -51,9 +51,7 @@ def pins(tmp_path, monkeypatch) -> Iterator[Path]:
     folder.mkdir(parents=True)
     (folder / "requirements.txt").write_text(f"xllamacpp @ {wheel(tmp_path, 'xllamacpp', '1.0').as_uri()}\n")
     monkeypatch.setattr(install, "PINS", folder.parent)
-    install.package_version.cache_clear()
     yield folder / "requirements.txt"
-    install.package_version.cache_clear()
 
 
 def test_it_is_installed_when_it_is_whole_and_until_the_pins_change(pins):
