@@ -16,7 +16,6 @@ emitted what, on the clock all processes share, and the first words of an answer
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -24,7 +23,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +31,15 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from benchmarks import outcome  # noqa: E402
 from labs_helpers.bench.metrics import bootstrap95, iqr, median, percentile_or_max  # noqa: E402
 from labs_helpers.errors import LabsError  # noqa: E402
-from labs_helpers.machine import detect  # noqa: E402
 from labs_helpers.paths import cache_dir  # noqa: E402
 from tests.oracle.process import OracleProcess, oracle  # noqa: E402
 
 WORKERS = Path(__file__).with_name("workers")
 STREAMS, REQUESTS, TOKENS = 64, 128, 65
 TTFT_MS, GAP_MS = 200, 20
-QUIET = 0.5
-"""Load average above which figures are shown, but not to be quoted."""
 
 
 @dataclass(frozen=True)
@@ -193,7 +189,7 @@ def ratios(passes: dict[tuple[str, str], list[Pass]], names: list[str]) -> Itera
 def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
     """All scenarios, all clients, in turns."""
     found = clients(vllm_python)
-    busy = os.getloadavg()[0]
+    head = outcome.head("client fidelity")
     passes: dict[tuple[str, str], list[Pass]] = {}
     for scenario in SCENARIOS:
         timing = ("--ttft-ms", str(TTFT_MS), "--gap-ms", str(GAP_MS), "--detail", "asked")
@@ -210,13 +206,8 @@ def measure(vllm_python: str, repeats: int, *, quiet: bool) -> dict[str, Any]:
     if not quiet:
         print("\r\x1b[2K", end="")
     names = [client.name for client in found]
-    machine = detect()
     return {
-        "what": "client fidelity",
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine.label,
-        "load_average_before": round(busy, 2),
-        "quiet": busy < QUIET,
+        **head,
         "python": sys.version.split()[0],
         "streams": STREAMS,
         "requests": REQUESTS,
@@ -272,8 +263,8 @@ def show(result: dict[str, Any]) -> None:
     for reason in result["unavailable"]:
         console.print(f"not measured: {reason}")
     console.print(f"{result['machine']}, {result['repeats']} passes in turns")
-    if not result["quiet"]:
-        console.print(f"load average {result['load_average_before']} at the start: not a quiet machine, do not quote")
+    if warning := outcome.warning(result):
+        console.print(warning)
 
 
 def _shown(error: dict[str, Any]) -> str:
@@ -282,30 +273,16 @@ def _shown(error: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = outcome.parser(str(__doc__))
     parser.add_argument("--repeats", type=int, default=5, help="passes per client and load (default 5)")
     parser.add_argument(
         "--vllm-python",
         default=str(cache_dir() / "engines/vllm/bin/python"),
         help="Python of an environment with vLLM (default: the one of ./labs engines install vllm)",
     )
-    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
-    parser.add_argument("--out", type=Path, help="also write the JSON to this file")
-    arguments = parser.parse_args()
-    try:
-        result = measure(arguments.vllm_python, arguments.repeats, quiet=arguments.json or not sys.stdout.isatty())
-    except LabsError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    text = json.dumps(result, indent=1)
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        arguments.out.write_text(text + "\n")
-    if arguments.json:
-        print(text)
-    else:
-        show(result)
-    return 0
+    options = parser.parse_args()
+    quiet = options.json or not sys.stdout.isatty()
+    return outcome.run(options, lambda: measure(options.vllm_python, options.repeats, quiet=quiet), show)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """How fast a class is graded: a simulated class on a lab without engines, `--jobs 1` against `--jobs 2`, in turns.
 
-    python benchmarks/grading_scale.py                       # 120 students; about five minutes
-    python benchmarks/grading_scale.py --students 300        # about twelve minutes
+    python benchmarks/grading_scale.py                       # 120 students; about seven minutes
+    python benchmarks/grading_scale.py --students 24         # for a look
     python benchmarks/grading_scale.py --json --out FILE     # the same as JSON, also into a file
 
 Half of the class hands in the solution, half the untouched notebook; each a little different, so that nothing is
@@ -11,13 +11,10 @@ ratio. The projection for 300 students on N machines is calculated from the medi
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -25,10 +22,9 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "grading"), str(ROOT / "tests" / "grading" / "toy")]
 
-from labs_helpers.machine import detect  # noqa: E402
+from benchmarks import outcome  # noqa: E402
+from labs_helpers.errors import LabsError  # noqa: E402
 
-QUIET = 0.5
-"""Load average above which figures are shown, but not to be quoted."""
 JOBS = (1, 2)
 PAIRS = 3
 
@@ -43,14 +39,14 @@ def hand_in(folder: Path, numbers: range, notebooks: tuple[Path, Path]) -> None:
         (target / "lab-3.3.9-toy.ipynb").write_text(json.dumps(notebook))
 
 
-def measure(students: int, say: Any) -> dict[str, Any]:
+def measure(students: int) -> dict[str, Any]:
     """Grade the class in blocks and say what each took."""
     from conftest import make_toy
 
     from labs_helpers.grading import batch
     from labs_helpers.grading.batch import Options
 
-    busy = os.getloadavg()[0]
+    head = outcome.head("grading scale")
     size = max(2, students // (PAIRS * len(JOBS)))
     each: dict[int, list[float]] = {jobs: [] for jobs in JOBS}
     alone: list[float] = []
@@ -65,18 +61,15 @@ def measure(students: int, say: Any) -> dict[str, Any]:
             each[jobs].append((time.monotonic() - started) / size)
             scores = sorted({grade.raw_score for grade in grades})
             if scores != [30, 100]:
-                raise SystemExit(f"block {block} was graded {scores}, expected 30 and 100: no figure")
+                raise LabsError(f"block {block} was graded {scores}, not 30 and 100", "run ./labs test --only unit")
             if jobs == 1:
                 alone += [grade.seconds for grade in grades]
-            say(f"block {block + 1}: {size} notebooks with --jobs {jobs}, {each[jobs][-1]:.2f} s per notebook")
+            seconds = f"{each[jobs][-1]:.2f} s per notebook"
+            print(f"block {block + 1}: {size} notebooks with --jobs {jobs}, {seconds}", file=sys.stderr, flush=True)
     ratios = [one / two for one, two in zip(*each.values(), strict=True)]
     best = median(each[2])
     return {
-        "what": "grading scale",
-        "taken": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": detect().label,
-        "load_average_before": round(busy, 2),
-        "quiet": busy < QUIET,
+        **head,
         "students": size * PAIRS * len(JOBS),
         "seconds_per_notebook": {f"jobs {jobs}": [round(s, 3) for s in found] for jobs, found in each.items()},
         "one_notebook_s": {"median": round(median(alone), 2), "highest": round(max(alone), 2), "n": len(alone)},
@@ -85,28 +78,23 @@ def measure(students: int, say: Any) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--students", type=int, default=120)
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--out", type=Path, help="write the JSON here as well")
-    chosen = parser.parse_args()
-    found = measure(chosen.students, lambda line: print(line, file=sys.stderr, flush=True))
-    text = json.dumps(found, indent=1)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(text + "\n")
-    if chosen.json:
-        print(text)
-        return
+def show(found: dict[str, Any]) -> None:
+    """The result as sentences, for a terminal."""
     one, ratio = found["one_notebook_s"], found["jobs_2_against_1"]
     print(f"one notebook, alone: {one['median']} s in the middle, {one['highest']} s at most, of {one['n']}")
     print(f"--jobs 2 against 1: {ratio['median']:.2f}x, pair by pair {ratio['pairs']}")
     for machines, minutes in found["class_of_300_minutes"].items():
         print(f"a class of 300 on {machines}: {minutes} min (calculated)")
-    if not found["quiet"]:
-        print(f"load average {found['load_average_before']} at the start: not a quiet machine, do not quote")
+    if warning := outcome.warning(found):
+        print(warning)
+
+
+def main() -> int:
+    parser = outcome.parser(str(__doc__))
+    parser.add_argument("--students", type=int, default=120)
+    options = parser.parse_args()
+    return outcome.run(options, lambda: measure(options.students), show)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

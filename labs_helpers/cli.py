@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
+from labs_helpers import cli_engines, cli_model
+from labs_helpers.cli_options import RESULTS, Json, Out, pairs
 from labs_helpers.errors import LabsError
 from labs_helpers.paths import ROOT
 
@@ -21,19 +23,8 @@ app = typer.Typer(
     help="Module 3.3: Model Deployment & Inference Engines. Seven labs on real engines.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-engines_app = typer.Typer(
-    no_args_is_help=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    help="One engine by hand; without a command, the table of engines.",
-)
-model_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Authors: the course model.")
-app.add_typer(engines_app, name="engines")
-app.add_typer(model_app, name="model")
-
-RESULTS = ROOT / "results"
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Out = Annotated[Path, typer.Option(help="Folder for what is written.")]
+app.add_typer(cli_engines.app, name="engines")
+app.add_typer(cli_model.app, name="model")
 
 
 @app.command()
@@ -48,7 +39,7 @@ def run(
     """Set up what is missing, run labs headless, write notebooks, results and one HTML report."""
     from labs_helpers import lab, runner
 
-    given = {"scale": scale or ("full" if labs else "quick"), "profile": profile, **_pairs(parameter or [])}
+    given = {"scale": scale or ("full" if labs else "quick"), "profile": profile, **pairs(parameter or [])}
     lab.validate_parameters(given)
     entries = runner.choose(labs or [])
     runner.require_writable(out)
@@ -188,118 +179,6 @@ def clean(
         if path.exists():
             print(f"removing {path}")
             shutil.rmtree(path)
-
-
-# -- engines ---------------------------------------------------------------------------------------------------------
-
-
-@engines_app.callback()
-def engines(context: typer.Context, as_json: Json = False) -> None:
-    """The table of engines: which can run here, which are missing and why."""
-    if context.invoked_subcommand:
-        return
-    from labs_helpers.engines import registry
-
-    rows = registry.table()
-    if as_json:
-        print(json.dumps([row.model_dump() for row in rows], indent=1))
-        return
-    for row in rows:
-        print(f"{row.engine:<14} {row.status:<12} {row.version:<18} {row.reason}")
-        if row.remedy:
-            print(f"{'':<14} -> {row.remedy}")
-
-
-@engines_app.command("install")
-def engines_install(name: str, force: Annotated[bool, typer.Option("--force", help="Build it anew.")] = False) -> None:
-    """Build an engine's own environment from its exact pins."""
-    from labs_helpers.bootstrap import progress_line
-    from labs_helpers.engines import install
-
-    if force:
-        install.uninstall(name)
-    install.install(name, progress_line)
-    print(f"{name} is installed")
-
-
-@engines_app.command("start")
-def engines_start(
-    name: str,
-    precision: Annotated[str | None, typer.Option(help="fp32, bf16, q8_0: what the engine can serve here")] = None,
-    option: Annotated[list[str] | None, typer.Option("-o", help="NAME=VALUE, an option of the engine")] = None,
-    model: Annotated[str | None, typer.Option(help="a model folder or GGUF file instead of the course model")] = None,
-) -> None:
-    """Start one engine on 127.0.0.1 and keep it until Ctrl-C or `labs engines stop`."""
-    from labs_helpers.engines import foreground
-
-    foreground.run(name, precision=precision, model=model, options=_pairs(option or []))
-
-
-@engines_app.command("stop")
-def engines_stop(name: Annotated[str | None, typer.Argument(help="any engine when not named")] = None) -> None:
-    """Stop the engine that runs now."""
-    from labs_helpers.engines import foreground
-
-    print(foreground.stop(name))
-
-
-@engines_app.command("logs")
-def engines_logs(name: str, lines: Annotated[int, typer.Option("-n", min=1, help="how many lines")] = 40) -> None:
-    """The last lines of an engine's newest log."""
-    from labs_helpers.engines import foreground
-
-    print(foreground.logs(name, lines))
-
-
-# -- the course model ------------------------------------------------------------------------------------------------
-
-
-@model_app.command("train")
-def model_train(
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "build" / "model",
-    weights: Annotated[
-        Path | None, typer.Option("--from", help="a finished model's folder, to go on from it with long rows")
-    ] = None,
-    seed: int = 0,
-    scale: Annotated[float, typer.Option(min=0.001, help="share of the recipe's steps, for a trial")] = 1.0,
-    resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the last checkpoint.")] = True,
-) -> None:
-    """Train the course model from its corpus; resumable, seeded."""
-    from labs_helpers.model import train
-
-    print(train.train(out, seed=seed, scale=scale, resume=resume, weights=weights))
-
-
-@model_app.command("evaluate")
-def model_evaluate(
-    card: Annotated[bool, typer.Option("--card", help="Write the figures into the model card.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Held-out loss, slot copying and samples of the shipped model."""
-    from labs_helpers.model import card as model_card
-    from labs_helpers.model import evaluate, spec
-
-    found = evaluate.evaluate()
-    print(json.dumps(found.as_dict(), indent=1) if as_json else found)
-    if card:
-        model_card.update(spec.shipped_dir() / "MODEL_CARD.md", found)
-
-
-# -- plumbing --------------------------------------------------------------------------------------------------------
-
-
-def _pairs(items: list[str]) -> dict[str, Any]:
-    """NAME=VALUE texts as a dictionary; values that read as JSON (numbers, true, false) become that."""
-    pairs: dict[str, Any] = {}
-    for item in items:
-        name, separator, text = item.partition("=")
-        if not separator or not name:
-            raise LabsError(f"{item!r} is not NAME=VALUE", "e.g. -p scale=quick")
-        try:
-            pairs[name] = json.loads(text)
-        except ValueError:
-            pairs[name] = text
-    return pairs
 
 
 def main() -> None:

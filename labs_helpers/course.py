@@ -118,6 +118,8 @@ def execute(entry: Entry) -> None:
         )
         try:
             client.execute()
+        except RuntimeError as error:  # so nbclient says that a kernel died, at its start or later
+            raise LabsError(f"the kernel of lab {entry.id} died: {error}", "try ./labs doctor") from error
         except CellExecutionError as error:
             what = f"the solution of lab {entry.id} fails:\n{str(error)[-1500:]}"
             raise LabsError(what, f"mend {entry.source}") from None

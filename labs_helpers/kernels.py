@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from labs_helpers.engines.reaper import short_temporary_folder
+
 if TYPE_CHECKING:
     from traitlets.config import Config
 
@@ -21,5 +23,5 @@ def private_sockets() -> Iterator[Config]:
     """
     from traitlets.config import Config
 
-    with tempfile.TemporaryDirectory(prefix="labs-kernel-") as folder:  # made with mode 0700
+    with tempfile.TemporaryDirectory(prefix="labs-kernel-", dir=short_temporary_folder()) as folder:  # mode 0700
         yield Config({"KernelManager": {"transport": "ipc", "ip": str(Path(folder) / "kernel")}})

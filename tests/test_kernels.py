@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import stat
+import tempfile
 from pathlib import Path
 
 import nbformat
+import pytest
 from nbclient import NotebookClient
 
+from labs_helpers.errors import LabsError
 from labs_helpers.kernels import private_sockets
 
 
@@ -26,3 +29,26 @@ def test_a_kernel_in_another_folder_is_found_and_leaves_no_socket(tmp_path: Path
         assert notebook.cells[0].outputs[0]["text"].strip() == str(tmp_path)
     assert not folder.exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_temporary_folder_is_passed_over(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A socket's path has at most 107 characters."""
+    long = tmp_path / ("long" * 20)
+    long.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with private_sockets() as config:
+        assert len(config.KernelManager.ip) < 80
+
+
+def test_a_kernel_that_does_not_start_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    from labs_helpers import course, syllabus
+
+    class Dead:
+        def __init__(self, *_: object, **__: object) -> None: ...
+
+        def execute(self) -> None:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+
+    monkeypatch.setattr("nbclient.NotebookClient", Dead)
+    with pytest.raises(LabsError, match="died before replying"):
+        course.execute(syllabus.find("3.3.1"))

@@ -93,10 +93,10 @@ def shared_memory() -> dict[int, str]:
     return found
 
 
-def _private_folder() -> str:
-    """A temporary folder for one engine. Its path is short: engines make sockets in it, limited to 107 characters."""
+def short_temporary_folder() -> str:
+    """Where temporary folders go that are to hold sockets, whose paths may have 107 characters and no more."""
     usual = tempfile.gettempdir()
-    return tempfile.mkdtemp(prefix="labs-engine-", dir=usual if len(usual) < 40 else "/tmp")  # noqa: S108
+    return usual if len(usual) < 40 else "/tmp"  # noqa: S108
 
 
 def remove_shared_memory(before: Iterable[int], seen: Iterable[int]) -> None:
@@ -230,7 +230,7 @@ class Guard:
         self.plan |= {
             "lock_fd": lock_fd,
             "shm_before": list(shared_memory()),
-            "tmp": _private_folder(),
+            "tmp": tempfile.mkdtemp(prefix="labs-engine-", dir=short_temporary_folder()),
         }
         self.plan["state"] = {**self.plan["state"], "guard_pid": os.getpid(), "owner_pid": self.plan["owner"]}
         self._write_state()

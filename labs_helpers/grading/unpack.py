@@ -43,12 +43,10 @@ def unzip(path: Path, target: Path) -> Path:
     except (
         zipfile.BadZipFile,
         zipfile.LargeZipFile,
-        NotImplementedError,  # zipfile raises it for a compression it does not know
-        RuntimeError,
+        RuntimeError,  # its NotImplementedError: a compression that zipfile does not know
         EOFError,
         OSError,
-        UnicodeError,
-        ValueError,
+        ValueError,  # its UnicodeError: a name that no encoding explains
         OverflowError,
     ) as error:
         shutil.rmtree(target, ignore_errors=True)

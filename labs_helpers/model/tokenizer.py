@@ -138,12 +138,21 @@ def copy_tokenizer(source: Path, folder: Path) -> Any:
     Raises:
         LabsError: the first folder has none.
     """
-    try:
-        for name in TOKENIZER_FILES:
-            shutil.copyfile(source / name, folder / name)
-    except FileNotFoundError as error:
-        raise LabsError(f"{source} holds no tokenizer: no {error.filename}", "name a finished model") from error
+    require_tokenizer(source)
+    for name in TOKENIZER_FILES:
+        shutil.copyfile(source / name, folder / name)
     return fast_tokenizer(folder)
+
+
+def require_tokenizer(folder: Path) -> None:
+    """Refuse a model folder without a tokenizer.
+
+    Raises:
+        LabsError: a file is missing; the message names it.
+    """
+    for name in TOKENIZER_FILES:
+        if not (folder / name).is_file():
+            raise LabsError(f"{folder} holds no tokenizer: no {name}", "name a finished model's folder")
 
 
 @lru_cache(maxsize=2)

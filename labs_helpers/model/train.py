@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,14 @@ from labs_helpers.model.initial import new_model
 from labs_helpers.model.optimizer import make_optimizers, set_rate
 from labs_helpers.model.packing import PROMPT_WEIGHT, Batch, encode, long_batch, pack, packed_batch, with_gaps
 from labs_helpers.model.parallel import Workers
-from labs_helpers.model.tokenizer import copy_tokenizer, fast_tokenizer, render_chat, save_tokenizer, train_tokenizer
+from labs_helpers.model.tokenizer import (
+    copy_tokenizer,
+    fast_tokenizer,
+    render_chat,
+    require_tokenizer,
+    save_tokenizer,
+    train_tokenizer,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -166,25 +173,29 @@ def train(
     `out/training.pt` is written every 90 seconds and removed at the end; with `resume` a run goes on from it.
 
     Raises:
-        LabsError: the checkpoint belongs to another seed or scale, `weights` holds no course model, or the folder
-            cannot be written.
+        LabsError: the checkpoint belongs to another seed, scale or `weights`; `weights` holds no course model, or is
+            `out`; or the folder cannot be written.
     """
     import torch
 
+    starting = _starting_weights(weights, out, spec) if weights else None
     workers = threads or torch.get_num_threads()
     stages = stages or (LONG_STAGES if weights else STAGES)
     stages = tuple(replace(s, steps=max(1, round(s.steps * scale))) for s in stages)
     what = blake2b(repr(stages).encode(), digest_size=4).hexdigest()  # rates, mixes, everything
     recipe = f"seed {seed}, " + ", ".join(f"{s.name} {s.steps}x{s.width}" for s in stages) + f" [{what}]"
+    if weights:
+        recipe += f" from {_digest(weights / 'model.safetensors')}"
     path = out / "training.pt"
     state = load_checkpoint(path) if resume else None
     if state and state["recipe"] != recipe:
-        raise LabsError(f"{path} belongs to another run ({state['recipe']})", "use the same seed and scale, or --fresh")
+        advice = "use the same seed, scale and --from folder, or --fresh"
+        raise LabsError(f"{path} belongs to another run ({state['recipe']})", advice)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = copy_tokenizer(weights, out) if weights else _build_tokenizer(seed, out, spec)
     model = new_model(seed, spec)
-    if weights:
-        model.load_state_dict(read_model(weights, model.state_dict()))
+    if starting:
+        model.load_state_dict(starting)
     optimizers = make_optimizers(model)
     start, spent, tokens, history = 0, 0.0, 0, []
     if state:
@@ -192,8 +203,10 @@ def train(
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         start, spent, tokens, history = state["step"], state["seconds"], state["tokens"], state["losses"]
-    torch._dynamo.config.recompile_limit = 32  # one network per row width, kind of attention and mask
-    network = torch.compile(model, dynamic=False) if compiled else model
+    network = model
+    if compiled:
+        torch._dynamo.config.recompile_limit = 32  # one network per row width, kind of attention and mask
+        network = torch.compile(model, dynamic=False)
     shares = rates(stages)
     steps = len(shares)
     began = saved_at = time.monotonic()
@@ -231,6 +244,20 @@ def train(
     path.unlink(missing_ok=True)
     seconds = spent + time.monotonic() - began
     return TrainReport(out, steps, tokens, seconds, _recent(history), tokens / seconds)
+
+
+def _starting_weights(folder: Path, out: Path, spec: Architecture) -> dict[str, torch.Tensor]:
+    """The weights to go on from, read before anything is written."""
+    if folder.resolve() == out.resolve():
+        raise LabsError(f"--from and --out are both {folder}", "name another --out; what --from names stays as it is")
+    tensors = read_model(folder, new_model(0, spec).state_dict())
+    require_tokenizer(folder)
+    return tensors
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, lambda: blake2b(digest_size=4)).hexdigest()
 
 
 def _recent(history: list[float]) -> float:

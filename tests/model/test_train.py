@@ -97,8 +97,26 @@ def test_a_run_goes_on_from_finished_weights(tmp_path: Path) -> None:
         assert (second / name).read_bytes() == (first / name).read_bytes()
     with pytest.raises(LabsError, match="another architecture"):
         train.train(tmp_path / "third", weights=first, spec=replace(SMALL, hidden=32), **options)
-    with pytest.raises(LabsError, match="no tokenizer"):
+    with pytest.raises(LabsError, match="holds no model"):
         train.train(tmp_path / "third", weights=tmp_path / "absent", spec=SMALL, **options)
+    with pytest.raises(LabsError, match="are both"):
+        train.train(first, weights=first, spec=SMALL, **options)
+    (first / "tokenizer.json").unlink()
+    with pytest.raises(LabsError, match="no tokenizer"):
+        train.train(tmp_path / "third", weights=first, spec=SMALL, **options)
+    assert not (tmp_path / "third").exists()  # a run that is refused leaves nothing
+
+
+def test_a_checkpoint_from_other_weights_is_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, other = (run(tmp_path / name, seed=seed).folder for name, seed in (("first", 0), ("other", 1)))
+    options: dict[str, Any] = {"stages": STAGES[1:], "threads": 2, "compiled": False, "spec": SMALL}
+    monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        patch.delattr(train, "write_model")  # the run ends before its last act
+        with pytest.raises(NameError):
+            train.train(tmp_path / "second", weights=first, **options)
+    with pytest.raises(LabsError, match="belongs to another run"):
+        train.train(tmp_path / "second", weights=other, **options)
 
 
 def test_the_rate_warms_up_and_falls_without_a_jump() -> None:
