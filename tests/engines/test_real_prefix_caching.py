@@ -19,7 +19,7 @@ from labs_helpers.model import workloads
 POOL = 2048
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="class")
 def sglang() -> Iterator[Server]:
     if not install.installed("sglang"):
         pytest.fail("sglang is not installed: ./labs engines install sglang")
@@ -41,67 +41,6 @@ def sent(server: Server, prompts: Any, **more: Any) -> bench.Run:
     return asyncio.run(bench.run(server, prompts, **given))
 
 
-@pytest.mark.engine("sglang")
-def test_sglang_takes_from_its_tree_exactly_what_was_predicted(sglang):
-    forget(sglang)
-    work = workloads.branches(2, 2, 2, sizes=(32, 96, 40, 24), seed=3)
-    run = sent(sglang, work)
-    assert [s.cached_tokens for s in run.samples] == bench.predict_cached([(prompt, []) for prompt in work])
-    (total,) = run.measurements("cached_tokens")
-    assert total.value == total.witness, "the answers and the counters tell the same"
-
-
-@pytest.mark.engine("sglang")
-def test_under_pressure_the_simulated_hit_rate_is_near_the_measured_one(sglang):
-    forget(sglang)
-    work = workloads.popular(12, 40, 256, seed=4)
-    (rate,) = sent(sglang, work).measurements("cache_hit_rate")
-    cached = bench.simulate(bench.RadixTree(), [(prompt, [0, 0]) for prompt in work], POOL)
-    assert rate.value == pytest.approx(sum(cached) / sum(map(len, work)), abs=0.06)
-
-
-@pytest.mark.engine("sglang")
-def test_refusals_are_one_sentence_each_and_the_server_lives_on(sglang):
-    no_schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no"}}}
-    refused = (
-        (workloads.shared_prefix(1, POOL)[0], {}),
-        ("Answer:", {"response_format": no_schema}),
-        ("Answer:", {"regex": "[a-"}),
-        ("Answer:", {"ebnf": "root ::= ("}),
-    )
-    for prompt, constraint in refused:
-        with pytest.raises(LabsError, match="all 1 requests failed") as caught:
-            sent(sglang, [prompt], extra=constraint, ignore_eos=False)
-        assert "Traceback" not in str(caught.value)
-    assert sent(sglang, ["Hello"]).good
-
-
-@pytest.mark.engine("sglang")
-def test_a_program_in_sglangs_language_runs_on_the_server(sglang):
-    def program(url, words):
-        import sglang as sgl
-
-        sgl.set_default_backend(sgl.RuntimeEndpoint(url, chat_template_name="chatml"))
-
-        @sgl.function
-        def choose(s, word):
-            s += sgl.user(f"Is {word} a model or an engine?")
-            s += sgl.assistant("It is " + sgl.select("kind", ["a model", "an engine"]))
-            branches = s.fork(2)
-            for branch in branches:
-                branch += sgl.gen("more", max_tokens=4, temperature=0)
-            s["same"] = branches[0]["more"] == branches[1]["more"]
-
-        states = choose.run_batch([{"word": word} for word in words], num_threads=2)
-        return [[state["kind"], state["same"]] for state in states]
-
-    before = asyncio.run(sglang.counters())
-    found = inside.call(sglang, program, sglang.base_url, ["vLLM", "Qwen3-8B"])
-    assert [row[1] for row in found] == [True, True]
-    assert {row[0] for row in found} <= {"a model", "an engine"}
-    assert asyncio.run(sglang.counters()).since(before).cached_tokens > 0
-
-
 def sglangs_own_tree(calls: list[Any]) -> list[int]:
     """Runs in SGLang's environment: what its tree answers to the same calls."""
     from array import array
@@ -121,14 +60,71 @@ def sglangs_own_tree(calls: list[Any]) -> list[int]:
 
 
 @pytest.mark.engine("sglang")
-def test_the_courses_tree_answers_as_sglangs_own(sglang):
-    draw = random.Random(5)
-    calls = [
-        (draw.choice(("match", "insert")), [draw.randrange(3) for _ in range(draw.randint(1, 12))]) for _ in range(400)
-    ]
-    tree = bench.RadixTree()
-    ours = [getattr(tree, method)(tokens) for method, tokens in calls]
-    assert inside.call(sglang, sglangs_own_tree, calls) == [*ours, tree.held]
+class TestSglang:
+    """One server, which ends with the class: vLLM's tests need the room."""
+
+    def test_sglang_takes_from_its_tree_exactly_what_was_predicted(self, sglang):
+        forget(sglang)
+        work = workloads.branches(2, 2, 2, sizes=(32, 96, 40, 24), seed=3)
+        run = sent(sglang, work)
+        assert [s.cached_tokens for s in run.samples] == bench.predict_cached([(prompt, []) for prompt in work])
+        (total,) = run.measurements("cached_tokens")
+        assert total.value == total.witness, "the answers and the counters tell the same"
+
+    def test_under_pressure_the_simulated_hit_rate_is_near_the_measured_one(self, sglang):
+        forget(sglang)
+        work = workloads.popular(12, 40, 256, seed=4)
+        (rate,) = sent(sglang, work).measurements("cache_hit_rate")
+        cached = bench.simulate(bench.RadixTree(), [(prompt, [0, 0]) for prompt in work], POOL)
+        assert rate.value == pytest.approx(sum(cached) / sum(map(len, work)), abs=0.06)
+
+    def test_refusals_are_one_sentence_each_and_the_server_lives_on(self, sglang):
+        no_schema = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "no"}}}
+        refused = (
+            (workloads.shared_prefix(1, POOL)[0], {}),
+            ("Answer:", {"response_format": no_schema}),
+            ("Answer:", {"regex": "[a-"}),
+            ("Answer:", {"ebnf": "root ::= ("}),
+        )
+        for prompt, constraint in refused:
+            with pytest.raises(LabsError, match="all 1 requests failed") as caught:
+                sent(sglang, [prompt], extra=constraint, ignore_eos=False)
+            assert "Traceback" not in str(caught.value)
+        assert sent(sglang, ["Hello"]).good
+
+    def test_a_program_in_sglangs_language_runs_on_the_server(self, sglang):
+        def program(url, words):
+            import sglang as sgl
+
+            sgl.set_default_backend(sgl.RuntimeEndpoint(url, chat_template_name="chatml"))
+
+            @sgl.function
+            def choose(s, word):
+                s += sgl.user(f"Is {word} a model or an engine?")
+                s += sgl.assistant("It is " + sgl.select("kind", ["a model", "an engine"]))
+                branches = s.fork(2)
+                for branch in branches:
+                    branch += sgl.gen("more", max_tokens=4, temperature=0)
+                s["same"] = branches[0]["more"] == branches[1]["more"]
+
+            states = choose.run_batch([{"word": word} for word in words], num_threads=2)
+            return [[state["kind"], state["same"]] for state in states]
+
+        before = asyncio.run(sglang.counters())
+        found = inside.call(sglang, program, sglang.base_url, ["vLLM", "Qwen3-8B"])
+        assert [row[1] for row in found] == [True, True]
+        assert {row[0] for row in found} <= {"a model", "an engine"}
+        assert asyncio.run(sglang.counters()).since(before).cached_tokens > 0
+
+    def test_the_courses_tree_answers_as_sglangs_own(self, sglang):
+        draw = random.Random(5)
+        calls = [
+            (draw.choice(("match", "insert")), [draw.randrange(3) for _ in range(draw.randint(1, 12))])
+            for _ in range(400)
+        ]
+        tree = bench.RadixTree()
+        ours = [getattr(tree, method)(tokens) for method, tokens in calls]
+        assert inside.call(sglang, sglangs_own_tree, calls) == [*ours, tree.held]
 
 
 @pytest.mark.engine("vllm")
