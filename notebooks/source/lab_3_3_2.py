@@ -519,34 +519,36 @@ async def measure_json(server):
 
 
 # %% [markdown]
-# The other two kinds of constraint. A **regular expression** holds for an address, a flat text. An **EBNF grammar** has
-# named rules that may use one another, so it can also describe nested things, which no regular expression can.
+# The other two kinds of constraint, and a harder question: can a constraint get a *form* out of a model that it was never
+# shown? Ours answers with URLs and with YAML. A **regular expression** asks it for host and port alone; an **EBNF
+# grammar**, whose named rules may use one another, for the sections of an INI file. Guess how many answers will be valid
+# without the constraint, and how many will be right with it.
 
 # %%
-ADDRESS = r"http://[a-z0-9.-]{4,32}:[1-9][0-9]{3,4}/v1"
+ADDRESS = r"([0-9]{1,3}\.){3}[0-9]{1,3}:[1-9][0-9]{3,4}"
 SERVICE = r"""
-root ::= name ":\n  engine: " engine "\n  model: " name "\n  port: " port "\n  replicas: " number
+root ::= "[" name "]\nengine = " engine "\nmodel = " name "\nport = " port "\nreplicas = " number
 name ::= [a-z] [a-z0-9/_.-]{1,23}
 engine ::= "vLLM" | "SGLang" | "llama.cpp" | "Ollama" | "TensorRT-LLM" | "transformers"
 port ::= [1-9] [0-9]{3,4}
 number ::= [1-9] [0-9]?
 """
-SERVICE_PATTERN = r"[a-z][a-z0-9/_.-]+:\n  engine: \S+\n  model: \S+\n  port: [1-9]\d{3,4}\n  replicas: [1-9]\d?"
-urls = [f"Base URL for host 10.0.{i}.{i + 7}, port {8000 + i}?" for i in range(10)]
+SECTION = r"\[[a-z][a-z0-9/_.-]+\]\nengine = \S+\nmodel = \S+\nport = [1-9]\d{3,4}\nreplicas = [1-9]\d?"
+hosts = [(f"Base URL for host 10.0.{i}.{i + 7}, port {8000 + i}?", f"10.0.{i}.{i + 7}:{8000 + i}") for i in range(10)]
 services = [
-    f"Write YAML for the service {entry['name']}: {entry['engine']} with toy-{i + 1}b on port {entry['port']}, {i + 2} replicas."
-    for i, (_, entry) in enumerate(entries[:10])
+    (
+        f"Write YAML for the service {e['name']}: {e['engine']} with toy-{i}b on port {e['port']}, {i + 1} replicas.",
+        f"[{e['name']}]\nengine = {e['engine']}\nmodel = toy-{i}b\nport = {e['port']}\nreplicas = {i + 1}",
+    )
+    for i, (_, e) in enumerate(entries[:10], 1)
 ]
 
 
 async def measure_grammars(server):
     """Ten answers each under a regular expression and under a grammar, and ten without."""
-    for kind, asked, value, pattern in (
-        ("regex", urls, ADDRESS, ADDRESS),
-        ("ebnf", services, SERVICE, SERVICE_PATTERN),
-    ):
+    for kind, work, value, pattern in (("regex", hosts, ADDRESS, ADDRESS), ("ebnf", services, SERVICE, SECTION)):
         for workload, constraint in ((f"{kind} free", {}), (kind, constrained(server, kind, value))):
-            run = await ask(server, asked, workload, constraint)
+            run = await ask(server, [prompt for prompt, _ in work], workload, constraint)
             texts = answers[server.engine.name, workload] = [sample.text for sample in run.samples]
             valid = sum(re.fullmatch(pattern, text.strip()) is not None for text in texts)
             lab.record(run.measurement("valid_rate", valid / len(texts), n=len(texts)))
@@ -669,8 +671,10 @@ table["on / off"] = table["cache on"] / table["cache off"]
 table[["cache off", "cache on", "on / off"]].round(2)
 
 # %% [markdown]
-# **What just happened?** The rows at 0% are the price of keeping a tree that is never hit: 1.00, but for what differs
-# between any two runs of the same load, and that is why the cache is on by default. At 100% a request is only its tail
+# **What just happened?** The rows at 0% are the price of keeping a tree that is never hit. It is small, and that is why
+# the cache is on by default; how small, this table cannot say. Each of its figures is *one* run of a few requests, two
+# such runs easily differ by a fifth, and nothing in the table tells you so. Where a difference is that small, take turns
+# and count pairs, as `compare` does in Parts 4 and 6. At 100% the gain is beyond such doubts: a request is only its tail
 # and its output. At four streams there is a second effect: requests that arrive together on a cold prefix *all* compute
 # it, because none of them has finished it yet.
 #
@@ -726,33 +730,27 @@ for engine, trace in chats.items():
 #
 # ### Valid output
 #
-# How many answers were valid, with and without a constraint, and how many were also *right*.
+# How many answers were valid, with and without a constraint, and how many were also *right*: an object with the prompt's
+# three values, the prompt's host and port, a section with all that the prompt said.
 
 
 # %%
-def is_right(text, entry):
+def is_right(kind, text, expected):
     """Whether the answer says what the prompt said."""
-    return is_entry(text) and json.loads(text) == entry
+    return is_entry(text) and json.loads(text) == expected if kind == "json" else text.strip() == expected
 
 
-pd.DataFrame(
-    {
-        (engine, kind): {
-            "valid": f"{sum(map(is_entry, texts))} of {len(texts)}",
-            "right": f"{sum(map(is_right, texts, [entry for _, entry in entries]))} of {len(texts)}",
-            "first answer": texts[0][:60],
-        }
-        for (engine, kind), texts in answers.items()
-        if kind.startswith("json")
+wanted = {"json": [entry for _, entry in entries], "regex": [a for _, a in hosts], "ebnf": [a for _, a in services]}
+rows = {}
+for (engine, workload), texts in answers.items():
+    kind = workload.split()[0]
+    valid = [m.value for m in lab.measurements("valid_rate", engine=engine) if m.load.workload == workload]
+    rows[engine, workload] = {
+        "valid": f"{valid[0]:.0%} of {len(texts)}",
+        "right": sum(is_right(kind, *pair) for pair in zip(texts, wanted[kind])),
+        "first answer": texts[0][:44],
     }
-).T
-
-# %% [markdown]
-# The regular expression and the grammar, by the share of valid answers.
-
-# %%
-grammars = [m for m in lab.measurements("valid_rate") if not m.load.workload.startswith("json")]
-plots.bars(grammars, "valid_rate", "Valid answers, by kind of constraint")
+pd.DataFrame(rows).T
 
 # %% [markdown]
 # And what the constraint costs: decode speed under the schema, relative to free decode, with its spread over five pairs.
@@ -763,9 +761,11 @@ for m in costs:
     print(f"{m.engine}: {m.value:.2f} of free decode [{m.spread.low:.2f}, {m.spread.high:.2f}], n={m.n} pairs")
 
 # %% [markdown]
-# **What just happened?** Under a schema *every* answer is valid, also those where the model had another idea. Validity is
-# form, and form only: a wrong port is as valid as the right one. So measure both, and do not mistake the first for the
-# second. The cost is the mask that is computed at every step, a matter of milliseconds for any model: it shows where steps
+# **What just happened?** Under a constraint *every* answer is valid, also where the model had another idea. JSON it writes
+# well by itself, and the schema catches the rare slip. The other two forms it was never shown: without the constraint no
+# answer is valid, with it all of them are, and yet hardly one is right. At each step the best *allowed* token was taken,
+# and the model, led where it had never been, lost the thread. A grammar guarantees the form; it does not teach it. That is
+# the prompt's part (examples), or the training's. So measure both, and do not mistake valid for right. The cost is the mask that is computed at every step, a matter of milliseconds for any model: it shows where steps
 # are short, as here, and hides behind the matrix products of a large model. Where the spread includes 1, this run could
 # not see it at all.
 #
@@ -786,13 +786,11 @@ def simulated(work, capacity):
     return sum(cached) / sum(map(len, work))
 
 
-predicted = [
-    (capacity / (PREFIXES * 384), simulated(traces[384], capacity)) for capacity in range(1024, 13 * 1024, 1024)
-]
+predicted = [(POOL / (PREFIXES * length), simulated(work, POOL)) for length, work in traces.items()]
 
 # %% [markdown]
-# The line is the prediction for prefixes of 384 tokens in caches from 1,024 to 12,288 tokens. The points will be measured
-# with one pool and four lengths of prefix.
+# Four loads for one pool: their working sets are from half its size to four times as large. Each is predicted first, and
+# measured in Part 9.
 
 # %%
 under_pressure = []
@@ -963,16 +961,17 @@ running.close()
 # %% [markdown]
 # ### The hit rate under pressure
 #
-# Do the points lie on the line? They need not lie exactly: other lengths of prefix have other shares of tail, and SGLang
-# splits its runs in a few more places than your tree, so whole leaves go at other moments.
+# Do the points lie on the line? They need not lie exactly: SGLang splits its runs in a few more places than your tree, so
+# whole leaves go at other moments.
 
 # %%
 plots.hit_rate_by_cache_size(under_pressure, predicted)
 
 # %% [markdown]
-# **What just happened?** Where everything fits, only the first visit to a prefix is a miss. Left of that, least recently
-# used keeps the popular prefixes and loses the rare ones, so half the memory costs less than half the hits. That is worth
-# knowing before you buy memory. It is also why a hit rate says little without the traffic it was measured on.
+# **What just happened?** Where everything fits, only the first visit to a prefix is a miss, and what is left is the tail of
+# each prompt: the shorter the prefix, the larger that share, so the line falls again at the right. Left of 1, least
+# recently used keeps the popular prefixes and loses the rare ones, so half the memory costs less than half the hits. That
+# is worth knowing before you buy memory. It is also why a hit rate says little without the traffic it was measured on.
 #
 # ### The order of the requests
 
