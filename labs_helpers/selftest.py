@@ -47,7 +47,16 @@ STAGES = (
     Stage(
         "nbval",
         "student and solution notebooks, cell by cell",
-        (*PYTEST, *SPREAD, ENGINES, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"),
+        (
+            *PYTEST,
+            *SPREAD,
+            ENGINES,
+            "--nbval-lax",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=900",
+            "--timeout=1000",
+            "notebooks/",
+        ),
         needs_engines=True,
         env={"LABS_SCALE": "quick", "LABS_OUT": "{scratch}"},
     ),

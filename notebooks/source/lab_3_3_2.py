@@ -761,13 +761,16 @@ for m in costs:
     print(f"{m.engine}: {m.value:.2f} of free decode [{m.spread.low:.2f}, {m.spread.high:.2f}], n={m.n} pairs")
 
 # %% [markdown]
-# **What just happened?** Under a constraint *every* answer is valid, also where the model had another idea. JSON it writes
-# well by itself, and the schema catches the rare slip. The other two forms it was never shown: without the constraint no
-# answer is valid, with it all of them are, and yet hardly one is right. At each step the best *allowed* token was taken,
-# and the model, led where it had never been, lost the thread. A grammar guarantees the form; it does not teach it. That is
-# the prompt's part (examples), or the training's. So measure both, and do not mistake valid for right. The cost is the mask that is computed at every step, a matter of milliseconds for any model: it shows where steps
-# are short, as here, and hides behind the matrix products of a large model. Where the spread includes 1, this run could
-# not see it at all.
+# **What just happened?** Under a constraint *every* answer is valid that comes to its end, also where the model had another
+# idea. (One that is cut off at 64 tokens is not: a grammar cannot know how much room is left.) JSON it writes well by
+# itself, and the schema catches the rare slip. The other two forms it was never shown: without the constraint no answer
+# is valid, with it they are, and yet hardly one is right. At each step the best *allowed* token was taken, and the model,
+# led where it had never been, lost the thread. A grammar guarantees the form; it does not teach it. That is the prompt's
+# part (examples), or the training's. So measure both, and do not mistake valid for right.
+#
+# The cost is the mask that is computed at every step, a matter of milliseconds for any model: it shows where steps are
+# short, as here, and hides behind the matrix products of a large model. Where the spread includes 1, this run could not
+# see it at all.
 #
 # ## Part 6. Under pressure
 #
