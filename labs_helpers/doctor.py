@@ -29,7 +29,7 @@ LAB = "3.3.1"
 ENGINES_NEEDED = 3
 MEMORY_NEEDED = 4 * GIB
 """vLLM's three processes take 2 GiB, the notebook kernel and the client under one."""
-CACHE_NEEDED = 5 * GIB
+CACHE_NEEDED = 8 * GIB
 """The engines' environments and what pip unpacks on the way; once they are installed, a little is enough."""
 RESULTS_NEEDED = GIB // 4
 CACHE_NEEDED_LATER = GIB // 2

@@ -206,10 +206,11 @@ class Lab:
         result.finished_at = datetime.now(UTC)
         result.write(self.result_path)
         measured = [m for m in result.measurements if m.source == "measured"]
+        engines = [e.engine for e in result.engines if e.status == "measured"]
         seconds = (result.finished_at - result.started_at).total_seconds()
         print(
-            f"lab {result.lab}: {len(measured)} measurements of {len({m.engine for m in measured})} engines "
-            f"in {seconds:.0f} s -> {_short(self.result_path)}"
+            f"lab {result.lab}: {len(measured)} measurements of {', '.join(engines) or 'no engine'} in {seconds:.0f} s "
+            f"-> {_short(self.result_path)}"
         )
         for requirement in result.requirements:
             print(f"  {'✓' if requirement.met else '✗'} {requirement.name}: {requirement.detail}")

@@ -47,10 +47,22 @@ METRICS: dict[str, Metric] = {
         Metric(name="output_throughput", title="Output throughput", unit="tok/s", better="higher"),
         Metric(name="request_throughput", title="Request throughput", unit="req/s", better="higher"),
         Metric(name="goodput", title="Goodput", unit="req/s", better="higher"),
+        Metric(name="itl_p99", title="Inter-token latency (ITL), P99", unit="ms", better="lower"),
         Metric(name="acceptance_length", title="Acceptance length", unit="tokens", better="higher"),
         Metric(name="speedup", title="Speedup", unit="x", better="higher"),
-        Metric(name="cached_tokens", title="Prompt tokens from the prefix cache", unit="tokens", better="higher"),
+        Metric(name="throughput_gain", title="Output throughput against one stream", unit="x", better="higher"),
+        Metric(name="cached_tokens", title="Cached prompt tokens", unit="tokens", better="higher"),
         Metric(name="cache_hit_rate", title="Prefix cache hit rate", unit="ratio", better="higher"),
+        Metric(name="cache_prediction_error", title="Cached tokens, off the prediction", unit="pages", better="lower"),
+        Metric(name="valid_rate", title="Output that is valid under the constraint", unit="ratio", better="higher"),
+        Metric(name="engine_steps", title="Engine steps", unit="steps", better="lower"),
+        Metric(name="preemptions", title="Preemptions", unit="requests", better="lower"),
+        Metric(name="kv_bytes_per_token", title="KV cache per token", unit="bytes", better="lower"),
+        Metric(name="kv_capacity", title="KV cache capacity", unit="tokens", better="higher"),
+        Metric(name="running_requests", title="Requests running together, at most", unit="requests", better="higher"),
+        Metric(name="kv_cache_usage", title="KV cache in use, at most", unit="ratio", better="neither"),
+        Metric(name="loss", title="Loss on held-out text", unit="nats/token", better="lower"),
+        Metric(name="token_agreement", title="Tokens chosen as by the baseline", unit="ratio", better="higher"),
         Metric(name="prompt_tokens", title="Prompt tokens", unit="tokens", better="neither"),
         Metric(name="completion_tokens", title="Completion tokens", unit="tokens", better="neither"),
         Metric(name="bandwidth", title="Memory bandwidth", unit="GB/s", better="higher"),
@@ -81,7 +93,7 @@ class Load(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     workload: str = Field("", description="name of the prompt set, e.g. 'chat' or 'prefill-512'")
-    arrival: Literal["closed", "open", "none"] = "closed"
+    arrival: Literal["closed", "open", "waves", "none"] = "closed"
     concurrency: int | None = Field(None, description="streams in flight, closed loop")
     request_rate: float | None = Field(None, description="requests per second, open loop")
     burstiness: float | None = Field(None, description="gamma shape of the arrivals; 1 is Poisson")
@@ -93,7 +105,7 @@ class Load(BaseModel):
         """A short text for tables and legends."""
         parts = [self.workload] if self.workload else []
         if self.concurrency is not None:
-            parts.append(f"c={self.concurrency}")
+            parts.append(f"c={self.concurrency}" + (" in waves" if self.arrival == "waves" else ""))
         if self.request_rate is not None:
             parts.append(f"{self.request_rate:g} req/s")
         if self.prompt_tokens is not None:

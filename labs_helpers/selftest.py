@@ -27,23 +27,48 @@ class Stage:
 
 PYTEST = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider")
 
-SPREAD = ("-n", str(min(4, os.cpu_count() or 1)), "--dist", "loadfile")
-"""Tests without an engine share the processor by whole files, for their fixtures are dear."""
+SPREAD = ("-p", "tests.spread", "--dist", "loadfile", "-n")
+"""Workers share the tests by whole files, for their fixtures are dear."""
+WORKERS = str(min(4, os.cpu_count() or 1))
+ENGINES = "{engines}"
+"""How many engines the tests may run side by side, filled in on the machine."""
 
 STAGES = (
     Stage("lint", "ruff check", (sys.executable, "-m", "ruff", "check", ".")),
     Stage("format", "ruff format", (sys.executable, "-m", "ruff", "format", "--check", ".")),
     Stage("types", "mypy", (sys.executable, "-m", "mypy")),
-    Stage("unit", "tests that start no engine", (*PYTEST, *SPREAD, "-m", "not engine", "tests")),
-    Stage("integration", "tests on real engines", (*PYTEST, "-m", "engine", "tests"), needs_engines=True),
+    Stage("unit", "tests that start no engine", (*PYTEST, *SPREAD, WORKERS, "-m", "not engine", "tests")),
+    Stage(
+        "integration",
+        "tests on real engines",
+        (*PYTEST, *SPREAD, ENGINES, "-m", "engine", "tests"),
+        needs_engines=True,
+    ),
     Stage(
         "nbval",
         "student and solution notebooks, cell by cell",
-        (*PYTEST, "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=900", "notebooks/"),
+        (
+            *PYTEST,
+            *SPREAD,
+            ENGINES,
+            "--nbval-lax",
+            "--nbval-current-env",
+            "--nbval-cell-timeout=900",
+            "--timeout=1000",
+            "notebooks/",
+        ),
         needs_engines=True,
         env={"LABS_SCALE": "quick", "LABS_OUT": "{scratch}"},
     ),
 )
+
+
+def engines_side_by_side() -> int:
+    """Two where each engine has memory of its own to take; one beside a GPU, whose memory an engine takes whole."""
+    from labs_helpers import machine
+
+    here = machine.detect()
+    return 2 if here.gpu is None and here.memory_total >= 16 << 30 and (os.cpu_count() or 1) >= 2 else 1
 
 
 def run(only: Sequence[str] = (), pytest_args: Sequence[str] = ()) -> int:
@@ -61,14 +86,15 @@ def run(only: Sequence[str] = (), pytest_args: Sequence[str] = ()) -> int:
         from labs_helpers.syllabus import built
 
         runner.set_up(built())
-    lines, failed = [], False
+    lines, failed, engines = [], False, str(engines_side_by_side())
     for stage in chosen:
         print(f"== {stage.name}: {stage.what}", flush=True)
         started = time.monotonic()
         extra = pytest_args if "pytest" in stage.argv else ()
         with tempfile.TemporaryDirectory(prefix="labs-test-") as scratch:  # the student's own results stay as they are
             environment = {**os.environ, **{k: v.format(scratch=scratch) for k, v in stage.env.items()}}
-            code = subprocess.run([*stage.argv, *extra], cwd=ROOT, env=environment, check=False).returncode
+            argv = [engines if word == ENGINES else word for word in stage.argv]
+            code = subprocess.run([*argv, *extra], cwd=ROOT, env=environment, check=False).returncode
         failed |= code != 0
         lines.append(f"   {'ok' if code == 0 else 'FAILED'}  {stage.name:<12} {time.monotonic() - started:6.0f} s")
     print("\n".join(["", "stages:", *lines]))

@@ -1,4 +1,7 @@
-"""Every built lab through papermill, on real engines, at quick scale: it measures what it must, and it agrees."""
+"""`./labs run` on real engines, at quick scale: the first lab measures what it must, and leaves a report.
+
+The other labs go through papermill in tests/grading/test_real_lab.py, which also grades what they measured.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +13,11 @@ from labs_helpers import runner, syllabus
 from labs_helpers.results import LabResult
 
 
-@pytest.fixture(scope="module", params=syllabus.built(), ids=lambda entry: entry.id)
-def ran(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
     """One run of the lab's solution, with its report."""
     out = tmp_path_factory.mktemp("run")
-    (found,) = runner.run_all([request.param], out=out, student=False, parameters={"scale": "quick"})
+    (found,) = runner.run_all([syllabus.find("3.3.1")], out=out, student=False, parameters={"scale": "quick"})
     return found
 
 
@@ -37,7 +40,7 @@ def test_every_measured_figure_has_its_provenance(ran):
 @pytest.mark.engine("all")
 def test_totals_agree_with_the_engines_own_counters(ran):
     totals = [m for m in ran.result.measurements if m.metric == "completion_tokens" and m.witness is not None]
-    assert len({m.engine for m in totals}) >= 3
+    assert len({m.engine for m in totals}) >= min(3, len(ran.entry.spec().engines))
     for row in totals:
         assert row.witness_error <= 0.02, row
 

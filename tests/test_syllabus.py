@@ -7,7 +7,15 @@ import pytest
 from labs_helpers import syllabus
 from labs_helpers.errors import LabsError
 from labs_helpers.results import LabResult, Load, Measurement
-from labs_helpers.syllabus.requirements import concurrencies_measured, engines_measured, none_failed, witnessed
+from labs_helpers.syllabus.requirements import (
+    all_valid,
+    concurrencies_measured,
+    engines_measured,
+    none_failed,
+    prediction_holds,
+    ratio_at_most,
+    witnessed,
+)
 
 
 def figure(metric="ttft", engine="vllm", value=1.0, **fields):
@@ -65,6 +73,45 @@ def test_a_counter_that_disagrees_fails_and_no_counter_is_no_agreement():
     assert rule(result(figure("completion_tokens", value=100, witness=101))).met
     assert not rule(result(figure("completion_tokens", value=100, witness=110))).met
     assert not rule(result(figure("completion_tokens", value=100))).met
+
+
+def test_a_prediction_must_have_been_made_and_hold_for_the_worst_request():
+    rule = prediction_holds(1, 2)
+    right = [figure("cache_prediction_error", engine, 1.0) for engine in ("sglang", "vllm")]
+    assert rule(result(*right)).met
+    assert not rule(result(right[0])).met
+    assert not rule(result(*right, figure("cache_prediction_error", "vllm", 1.5))).met
+    assert not rule(result()).met
+
+
+def test_a_ratio_holds_at_every_length_that_counts():
+    rule = ratio_at_most("ttft", "sglang", of="warm", to="cold", most=0.5, prompt_tokens=1000)
+
+    def taken(workload, tokens, value, streams=1):
+        load = Load(workload=workload, prompt_tokens=tokens, concurrency=streams)
+        return figure("ttft", "sglang", value, load=load)
+
+    long = (taken("cold", 2000, 100.0), taken("warm", 2000, 40.0))
+    assert rule(result(*long, taken("cold", 100, 10.0), taken("warm", 100, 9.0))).met
+    assert not rule(result(*long, taken("cold", 1500, 10.0), taken("warm", 1500, 9.0))).met
+    assert not rule(result(taken("warm", 2000, 40.0), taken("cold", 1500, 100.0))).met
+    assert not rule(result(taken("cold", 2000, 100.0, 4), taken("warm", 2000, 40.0, 4))).met
+    assert not rule(result(taken("cold", 100, 100.0), taken("warm", 100, 40.0))).met
+
+
+def test_all_outputs_of_every_engine_must_be_valid_and_enough():
+    rule = all_valid(("sglang", "vllm"), "json schema", 50)
+
+    def rate(engine, value, n, workload="json schema"):
+        return Measurement(
+            metric="valid_rate", engine=engine, value=value, n=n, engine_version="1", machine="m",
+            load=Load(workload=workload),
+        )  # fmt: skip
+
+    assert rule(result(rate("sglang", 1.0, 50), rate("vllm", 1.0, 50), rate("vllm", 0.2, 50, "json free"))).met
+    assert not rule(result(rate("sglang", 1.0, 50), rate("vllm", 0.98, 50))).met
+    assert not rule(result(rate("sglang", 1.0, 50), rate("vllm", 1.0, 49))).met
+    assert not rule(result(rate("sglang", 1.0, 50))).met
 
 
 def test_a_load_that_partly_failed_fails_the_lab():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -72,10 +72,53 @@ class Run:
         """How often each error occurred."""
         return dict(Counter(s.error for s in self.samples if s.error is not None))
 
+    @property
+    def label(self) -> str:
+        """Engine, model and machine in a few words, for figures."""
+        return f"{self.engine} {self.engine_version} · {self.model} {self.precision} · {self.machine}"
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Completion tokens of all requests over the duration of the load."""
+        return sum(s.completion_tokens for s in self.good) / self.duration_s
+
+    def engine_count(self, name: str) -> float:
+        """How much one of the engine's own counters grew during the load, by its name on the metrics page.
+
+        Raises:
+            LabsError: the engine has no such counter, or none was read.
+        """
+        raw = self.counters.raw if self.counters is not None else {}
+        if name not in raw:
+            raise LabsError(f"{self.engine} counted no {name!r} during this load", "read the server's /metrics")
+        return raw[name]
+
     def values(self, metric: str) -> Floats:
         """Every sample of 'ttft', 'tpot', 'itl' or 'e2e' in ms, of 'decode_throughput' or 'prefill_throughput' in
         tokens per second. TPOT has none for requests whose first event carried everything."""
         return _PER_SAMPLE[metric](self.good)
+
+    def where(self, keep: Callable[[Sample], bool], workload: str) -> Run:
+        """The part of a mixed load whose samples are to be looked at alone, under a name of its own.
+
+        The engine's counters are about the whole load, so the part has no witness.
+
+        Raises:
+            LabsError: no sample that succeeded is kept.
+        """
+        samples = tuple(s for s in self.samples if keep(s))
+        good = [s for s in samples if s.error is None]
+        if not good:
+            raise LabsError(f"no request of this run belongs to {workload!r}", "look at run.samples")
+        load = self.load.model_copy(
+            update={
+                "workload": workload,
+                "requests": len(samples),
+                "prompt_tokens": sum(s.prompt_tokens for s in good) / len(good),
+                "output_tokens": sum(s.completion_tokens for s in good) / len(good),
+            }
+        )
+        return replace(self, samples=samples, load=load, counters=None)
 
     def measurements(self, *only: str) -> list[Measurement]:
         """The run in records of the course's schema; the engine's own figure stands beside ours as `witness`.
@@ -90,75 +133,10 @@ class Run:
         found = [*self._latencies(), *self._rates(), *self._totals()]
         return [m for m in found if not only or m.metric in only]
 
-    def _latencies(self) -> list[Measurement]:
-        """Medians over requests (over tokens for ITL) with the interquartile range."""
-        found = []
-        for metric in _PER_SAMPLE:
-            values = self.values(metric)
-            if len(values) == 0:
-                continue
-            queueing = metric == "prefill_throughput" and self.load.concurrency != 1
-            found.append(
-                self._measurement(
-                    metric,
-                    metrics.median(values),
-                    n=len(values),
-                    spread=metrics.iqr(values),
-                    flags=("includes-queueing",) if queueing else (),
-                )
-            )
-        return found
-
-    def _rates(self) -> list[Measurement]:
-        """Totals over the duration of the load; the spread is a bootstrap over equal windows of it."""
-        good = self.good
-        ends = np.array([s.end for s in good])
-        unseen = [max(s.completion_tokens - sum(e.tokens for e in s.events), 0) for s in good]  # tokens without text
-        times = np.concatenate([[e.time for s in good for e in s.events], ends])
-        tokens = np.concatenate([[e.tokens for s in good for e in s.events], unseen])
-        total = sum(s.completion_tokens for s in good)
-        found = [
-            self._measurement(
-                "output_throughput", total / self.duration_s, n=len(good), spread=self._window_spread(times, tokens)
-            ),
-            self._measurement(
-                "request_throughput",
-                len(good) / self.duration_s,
-                n=len(good),
-                spread=self._window_spread(ends, np.ones(len(ends))),
-            ),
-        ]
-        if self.limits is not None:
-            met = [self.limits.met_by(s) for s in self.samples]
-            all_ends = np.array([s.end for s in self.samples])
-            found.append(
-                self._measurement(
-                    "goodput",
-                    metrics.goodput(met, self.duration_s),
-                    n=len(self.samples),
-                    spread=self._window_spread(all_ends, np.array(met, dtype=float)),
-                )
-            )
-        return found
-
-    def _totals(self) -> list[Measurement]:
-        """Sums over all requests: counts, so without a spread."""
-        good = self.good
-        sums = {
-            "prompt_tokens": [s.prompt_tokens for s in good],
-            "completion_tokens": [s.completion_tokens for s in good],
-            "cached_tokens": [s.cached_tokens for s in good if s.cached_tokens is not None],
-        }
-        return [self._measurement(name, float(sum(values)), n=len(values)) for name, values in sums.items() if values]
-
-    def _window_spread(self, times: Floats, weights: Floats) -> Spread:
-        """Bootstrap 95% of a rate, from what fell into each of ten equal windows of the load."""
-        counts, _ = np.histogram(times, bins=_WINDOWS, range=(self.started, self.ended), weights=weights)
-        return metrics.bootstrap95(counts * (_WINDOWS / self.duration_s))
-
-    def _measurement(
+    def measurement(
         self, metric: str, value: float, *, n: int, spread: Spread | None = None, flags: tuple[str, ...] = ()
     ) -> Measurement:
+        """A figure that was taken from this run, with the run's provenance."""
         own = witness.figure(metric, self.good, self.counters, self.duration_s)
         return Measurement(
             metric=metric,
@@ -174,6 +152,78 @@ class Run:
             load=self.load,
             flags=(*self.flags, *flags),
         )
+
+    def _latencies(self) -> list[Measurement]:
+        """Medians over requests (over tokens for ITL) with the interquartile range; P99 of ITL from 100 tokens on."""
+        found = []
+        for metric in _PER_SAMPLE:
+            values = self.values(metric)
+            if len(values) == 0:
+                continue
+            queueing = metric == "prefill_throughput" and self.load.concurrency != 1
+            found.append(
+                self.measurement(
+                    metric,
+                    metrics.median(values),
+                    n=len(values),
+                    spread=metrics.iqr(values),
+                    flags=("includes-queueing",) if queueing else (),
+                )
+            )
+        gaps = self.values("itl")
+        if len(gaps) >= metrics.samples_needed(99):
+            found.append(self.measurement("itl_p99", metrics.percentile(gaps, 99), n=len(gaps)))
+        return found
+
+    def _rates(self) -> list[Measurement]:
+        """Totals over the duration of the load; the spread is a bootstrap over equal windows of it."""
+        good = self.good
+        ends = np.array([s.end for s in good])
+        unseen = [max(s.completion_tokens - sum(e.tokens for e in s.events), 0) for s in good]  # tokens without text
+        times = np.concatenate([[e.time for s in good for e in s.events], ends])
+        tokens = np.concatenate([[e.tokens for s in good for e in s.events], unseen])
+        found = [
+            self.measurement(
+                "output_throughput", self.output_tokens_per_s, n=len(good), spread=self._window_spread(times, tokens)
+            ),
+            self.measurement(
+                "request_throughput",
+                len(good) / self.duration_s,
+                n=len(good),
+                spread=self._window_spread(ends, np.ones(len(ends))),
+            ),
+        ]
+        if self.limits is not None:
+            met = [self.limits.met_by(s) for s in self.samples]
+            all_ends = np.array([s.end for s in self.samples])
+            found.append(
+                self.measurement(
+                    "goodput",
+                    metrics.goodput(met, self.duration_s),
+                    n=len(self.samples),
+                    spread=self._window_spread(all_ends, np.array(met, dtype=float)),
+                )
+            )
+        return found
+
+    def _totals(self) -> list[Measurement]:
+        """Sums over all requests, and the share of the prompts that was cached: counts, so without a spread."""
+        good = self.good
+        sums = {
+            "prompt_tokens": [s.prompt_tokens for s in good],
+            "completion_tokens": [s.completion_tokens for s in good],
+            "cached_tokens": [s.cached_tokens for s in good if s.cached_tokens is not None],
+        }
+        found = [self.measurement(name, float(sum(values)), n=len(values)) for name, values in sums.items() if values]
+        if sums["cached_tokens"] and sum(sums["prompt_tokens"]):
+            rate = sum(sums["cached_tokens"]) / sum(sums["prompt_tokens"])
+            found.append(self.measurement("cache_hit_rate", rate, n=len(sums["cached_tokens"])))
+        return found
+
+    def _window_spread(self, times: Floats, weights: Floats) -> Spread:
+        """Bootstrap 95% of a rate, from what fell into each of ten equal windows of the load."""
+        counts, _ = np.histogram(times, bins=_WINDOWS, range=(self.started, self.ended), weights=weights)
+        return metrics.bootstrap95(counts * (_WINDOWS / self.duration_s))
 
     def __repr__(self) -> str:
         """A few lines for the end of a notebook cell, not every sample."""

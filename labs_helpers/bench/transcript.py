@@ -60,7 +60,7 @@ class Gathering:
 
     def fail(self, message: str) -> None:
         """Keep the first error: what follows it is usually its consequence."""
-        self.error = self.error or message
+        self.error = self.error or " ".join(message.split())
 
     def json_object(self, data: bytes) -> dict[str, Any] | None:
         """The event as an object, or None and an error."""

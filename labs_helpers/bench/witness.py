@@ -46,6 +46,8 @@ def figure(metric: str, samples: Sequence[Sample], counters: Counters | None, du
             return counters.prompt_tokens
         case "cached_tokens":
             return counters.cached_tokens
+        case "cache_hit_rate":
+            return _ratio(counters.cached_tokens, counters.prompt_tokens)
         case "output_throughput":
             return _ratio(counters.generation_tokens, duration_s)
         case "request_throughput":

@@ -1,7 +1,8 @@
 """An environment of its own for every engine that needs one, built from exact pins and kept in the cache.
 
 The pins lie in environment/engines/NAME: `requirements.txt`, and `no-deps.txt` for packages whose own metadata would
-pull what must not come along. The transformers server runs in the course's own environment and needs nothing.
+pull what must not come along; either may be absent. The transformers server runs in the course's own environment and
+needs nothing.
 """
 
 from __future__ import annotations
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
     from labs_helpers.machine import Machine
 
 PINS = ROOT / "environment" / "engines"
-NEEDS_TORCH = {"llama.cpp": False, "vllm": True}
+NEEDS_TORCH = {"llama.cpp": False, "vllm": True, "sglang": True}
 """Engines that are installed as packages, and whether PyTorch comes first."""
-SIZE = {"llama.cpp": "35 MB to download", "vllm": "0.8 GB to download, 2.5 GB on disk, 3 to 10 minutes"}
+SIZE = {
+    "llama.cpp": "35 MB to download",
+    "vllm": "0.8 GB to download, 2.5 GB on disk, 3 to 10 minutes",
+    "sglang": "0.9 GB to download, 3.3 GB on disk, 3 to 10 minutes",
+}
 ARCHITECTURES = ("x86_64", "aarch64")
+CPU_ONLY = ("sglang",)
+"""Engines whose packages are for machines without a GPU: beside one they run in a container."""
 
 
 def folder(name: str) -> Path:
@@ -46,6 +53,8 @@ def python(name: str) -> Path:
 
 def can_install(name: str, machine: Machine) -> bool:
     """True for an engine that is made of packages which exist for this machine."""
+    if name in CPU_ONLY and machine.gpu is not None:
+        return False
     return name in NEEDS_TORCH and sys.platform == "linux" and machine.arch in ARCHITECTURES
 
 
@@ -70,20 +79,17 @@ def install(name: str, report: venvs.Report) -> None:
     _require_known(name)
     if installed(name):
         return
-    if name not in NEEDS_TORCH:
-        from labs_helpers import machine
-        from labs_helpers.engines import registry
+    from labs_helpers import machine
+    from labs_helpers.engines import registry
 
-        found = registry.get(name).availability(machine.detect())
+    here = machine.detect()
+    if not can_install(name, here):
+        found = registry.get(name).availability(here)
         why = f": {found.reason}" if found.reason else ": it does not come as a package"
         raise LabsError(f"{name} cannot be installed here{why}", found.remedy)
-    pins = _pins(name)
-    steps = [venvs.TORCH] if NEEDS_TORCH[name] else []
-    steps += [venvs.Step(f"pinned packages ({SIZE[name]})", ("-r", str(pins[0])))]
-    steps += [venvs.Step(path.stem, ("--no-deps", "-r", str(path))) for path in pins[1:]]
     venvs.build(
         folder(name),
-        steps,
+        _steps(name),
         expected=_key(name),
         title=f"Installing {name}",
         report=report,
@@ -146,6 +152,17 @@ def _version_in(environment: Path, name: str, package: str) -> str:
 
 def _pins(name: str) -> list[Path]:
     return [path for path in (PINS / name / "requirements.txt", PINS / name / "no-deps.txt") if path.exists()]
+
+
+def _steps(name: str) -> list[venvs.Step]:
+    """What is installed, in this order: PyTorch, what may bring its dependencies, what may not."""
+    steps = [venvs.TORCH] if NEEDS_TORCH[name] else []
+    title = f"pinned packages ({SIZE[name]})"
+    for path in _pins(name):
+        alone = ("--no-deps",) if path.name == "no-deps.txt" else ()
+        steps.append(venvs.Step(title, (*alone, "-r", str(path))))
+        title = "packages without their dependencies"
+    return steps
 
 
 def _key(name: str) -> str:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from labs_helpers.plots.bars import bars, references, startup_and_memory
 from labs_helpers.plots.curves import latency_throughput, lines
 from labs_helpers.plots.decisions import decision_matrix
+from labs_helpers.plots.eviction import hit_rate_by_cache_size
 from labs_helpers.plots.request import timeline
 from labs_helpers.plots.roof import decode_vs_roofline
 from labs_helpers.plots.style import LabFigure, engine_colour
+from labs_helpers.plots.tree import radix_tree
 from labs_helpers.plots.witnesses import witness_table
 
 __all__ = [
@@ -21,8 +23,10 @@ __all__ = [
     "decision_matrix",
     "decode_vs_roofline",
     "engine_colour",
+    "hit_rate_by_cache_size",
     "latency_throughput",
     "lines",
+    "radix_tree",
     "references",
     "startup_and_memory",
     "timeline",

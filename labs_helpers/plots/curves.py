@@ -26,10 +26,18 @@ VARIABLES: dict[str, str] = {
 }
 
 
-def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concurrency", title: str = "") -> LabFigure:
+def lines(
+    measurements: Iterable[Measurement],
+    metric: str,
+    x: Variable = "concurrency",
+    title: str = "",
+    *,
+    by_workload: bool = False,
+) -> LabFigure:
     """One line per engine and precision over a variable of the load, with spread and sample counts.
 
-    Published figures are not drawn here: they are single points of other machines. `bars` shows them apart.
+    Over lengths, lines are told apart by concurrency, or by workload with `by_workload`. Published figures are not
+    drawn here: they are single points of other machines. `bars` shows them apart.
 
     Raises:
         LabsError: an unknown variable, or none of this metric was measured at a known value of it.
@@ -44,7 +52,7 @@ def lines(measurements: Iterable[Measurement], metric: str, x: Variable = "concu
         )
     figure = style.new_figure(4.2)
     ax = figure.subplots()
-    series = _series(taken, x)
+    series = _series(taken, x, by_workload)
     for index, (name, points) in enumerate(series):
         at = [float(getattr(m.load, x)) for m in points]
         _line(ax, index, name, points, at, [m.value for m in points])
@@ -126,7 +134,7 @@ def _run(m: Measurement) -> tuple[str, str, str, str]:
     return m.engine, m.precision, m.model, m.load.label()
 
 
-def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measurement]]]:
+def _series(taken: Sequence[Measurement], x: str, by_workload: bool = False) -> list[tuple[str, list[Measurement]]]:
     """Curves: measurements that differ in `x` and in nothing else that matters, sorted by it.
 
     A benchmark records every metric under every load, so an engine with a curve also has stray single points (the
@@ -137,7 +145,9 @@ def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measur
         return m.engine, m.precision, m.model
 
     def fixed(m: Measurement) -> str:
-        return m.load.workload if x in ("concurrency", "request_rate") else str(m.load.concurrency or 1)
+        return m.load.workload if by_workload else str(m.load.concurrency or 1)
+
+    by_workload = by_workload or x in ("concurrency", "request_rate")
 
     series: dict[tuple[tuple[str, str, str], str], list[Measurement]] = {}
     for m in sorted(taken, key=lambda m: (engine(m), fixed(m), getattr(m.load, x) or 0)):
@@ -145,7 +155,7 @@ def _series(taken: Sequence[Measurement], x: str) -> list[tuple[str, list[Measur
     curved = {who for (who, _), points in series.items() if len(points) > 1}
     kept = {key: points for key, points in series.items() if len(points) > 1 or key[0] not in curved}
     several = len({what for _, what in kept}) > 1
-    label = "{}" if x in ("concurrency", "request_rate") else "c={}"
+    label = "{}" if by_workload else "c={}"
     return [
         (style.series_name(points[0], taken) + (f", {label.format(style.plain(what))}" if several else ""), points)
         for (_, what), points in kept.items()

@@ -59,6 +59,65 @@ def witnessed(metric: str, within: float, at_least: int) -> Rule:
     return rule
 
 
+def prediction_holds(within_pages: float, at_least: int) -> Rule:
+    """Cached tokens were predicted, and no request was further off than so many pages; so many engines took part."""
+
+    def rule(result: LabResult) -> Requirement:
+        rows = result.select("cache_prediction_error", source="measured")
+        engines = _engines(rows)
+        worst = max((m.value for m in rows), default=0.0)
+        return Requirement(
+            name=f"cached tokens as predicted, within {within_pages:g} page",
+            met=len(engines) >= at_least and worst <= within_pages,
+            detail=f"at most {worst:g} pages off over {', '.join(engines)}" if rows else "nothing was predicted",
+        )
+
+    return rule
+
+
+def ratio_at_most(metric: str, engine: str, *, of: str, to: str, most: float, prompt_tokens: float = 0) -> Rule:
+    """This metric under workload `of` is at most `most` times that under workload `to`, at equal prompt lengths.
+
+    Only loads of at least `prompt_tokens` tokens count, one stream at a time; every such length must hold.
+    """
+
+    def rule(result: LabResult) -> Requirement:
+        rows = [
+            m
+            for m in result.select(metric, engine=engine, source="measured")
+            if m.load.concurrency == 1 and (m.load.prompt_tokens or 0) >= prompt_tokens
+        ]
+        by_length = {m.load.prompt_tokens: m.value for m in rows if m.load.workload == to}
+        ratios = [
+            m.value / by_length[m.load.prompt_tokens]
+            for m in rows
+            if m.load.workload == of and by_length.get(m.load.prompt_tokens)
+        ]
+        return Requirement(
+            name=f"{metric} of {engine}: {of} at most {most:.2f} of {to}",
+            met=bool(ratios) and max(ratios) <= most,
+            detail=f"{max(ratios):.2f} at worst" if ratios else "not measured",
+        )
+
+    return rule
+
+
+def all_valid(engines: Iterable[str], workload: str, at_least: int) -> Rule:
+    """Every one of at least so many outputs under this workload's constraint was valid, on each of the engines."""
+    wanted = list(engines)
+
+    def rule(result: LabResult) -> Requirement:
+        rows = [m for m in result.select("valid_rate", source="measured") if m.load.workload == workload]
+        kept = [m.engine for m in rows if m.value == 1.0 and m.n >= at_least]
+        return Requirement(
+            name=f"{workload}: all of {at_least} outputs valid",
+            met=set(wanted) <= set(kept),
+            detail=", ".join(f"{m.engine} {m.value:.0%} of {m.n}" for m in rows) or "not measured",
+        )
+
+    return rule
+
+
 def none_failed() -> Rule:
     """No request of any load failed: what the survivors of a half-failed load show is not the engine's speed."""
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from labs_helpers import bench
@@ -82,17 +84,19 @@ async def test_a_run_measures_every_metric_with_provenance_and_witness(server: S
         "prompt_tokens",
         "completion_tokens",
         "cached_tokens",
+        "cache_hit_rate",
     }
     for m in found.values():
         assert (m.engine, m.engine_version, m.model, m.precision) == ("oracle", "1.0", "course", "fp32")
         assert m.machine and m.n >= 1  # fewer than 6 where one read of the socket brought a whole stream
         assert (m.load.workload, m.load.concurrency, m.load.requests) == ("chat", 2, 6)
         assert (m.load.prompt_tokens, m.load.output_tokens) == (3.0, 9.0)
-    totals = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    totals = ("prompt_tokens", "completion_tokens", "cached_tokens", "cache_hit_rate")
     assert all(m.spread is not None for name, m in found.items() if name not in totals)
     for name in (*totals, "output_throughput", "request_throughput"):
         assert found[name].witness_error == pytest.approx(0, abs=1e-9), name
     assert found["completion_tokens"].value == 54
+    assert found["cache_hit_rate"].value == pytest.approx(2 / 3)
     assert found["goodput"].value == found["request_throughput"].value
     assert found["itl"].n == 6 * 8
 
@@ -237,3 +241,45 @@ def _sample(lag: float, ttft: float) -> Sample:
 )
 def test_a_client_is_the_bottleneck_when_late_or_out_of_cpu(lag: float, cpu_share: float, bound: bool) -> None:
     assert saturation([_sample(lag, ttft=0.1)] * 5, cpu_share).client_bound is bound
+
+
+async def test_a_part_of_a_mixed_load_stands_alone(server: Server) -> None:
+    """Short and long prompts in one load: the short ones' own latencies, without a witness that counted both."""
+    work = ["one", "two words", "three words long", "this prompt has many more words than the others have"]
+    run = await bench.run(server, work, concurrency=2, output_tokens=60, workload="both", progress=False)
+    part = run.where(lambda sample: sample.prompt_tokens <= 3, workload="short")
+    assert len(part.samples) == 3 and part.load.workload == "short" and part.load.prompt_tokens == 2
+    assert run.counters is not None and part.counters is None
+    assert len(part.values("itl")) == 3 * 59
+    (tail,) = part.measurements("itl_p99")
+    assert tail.n == 177 and tail.value == pytest.approx(float(np.percentile(part.values("itl"), 99)))
+    with pytest.raises(LabsError, match="no request of this run belongs to 'none'"):
+        run.where(lambda sample: False, workload="none")
+
+
+async def test_the_engines_own_counters_are_told_by_name(server: Server) -> None:
+    run = await bench.run(server, PROMPTS, concurrency=2, output_tokens=5, progress=False)
+    assert run.engine_count("generation_tokens") == 30
+    assert run.output_tokens_per_s == pytest.approx(30 / run.duration_s)
+    with pytest.raises(LabsError, match="counted no 'vllm:num_preemptions_total'"):
+        run.engine_count("vllm:num_preemptions_total")
+
+
+async def test_a_client_that_cannot_keep_up_marks_its_run(oracle: OracleProcess) -> None:
+    """Something else stops the client's thread for 20 ms at a time: requests go out late, and the figures say so."""
+
+    async def greedy() -> None:
+        while True:
+            until = time.monotonic() + 0.02
+            while time.monotonic() < until:
+                pass
+            await asyncio.sleep(0)
+
+    endpoint = bench.Endpoint(oracle.base_url, MODEL)
+    hog = asyncio.create_task(greedy())
+    try:
+        run = await bench.run(endpoint, PROMPTS * 5, request_rate=200, output_tokens=3, warmup=False, progress=False)
+    finally:
+        hog.cancel()
+    assert run.saturation.client_bound
+    assert all("client-bound" in m.flags for m in run.measurements())

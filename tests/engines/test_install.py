@@ -173,3 +173,17 @@ def test_every_pin_is_exact_and_torch_is_the_one_that_is_installed_first(engine)
     torch = [line for line in lines if line.startswith("torch==")]
     assert torch in ([], [f"torch=={venvs.TORCH_VERSION}"])
     assert not [line for line in lines if line.startswith(("nvidia-", "torchaudio"))]
+
+
+@pytest.mark.parametrize(
+    ("engine", "installed"),
+    [
+        ("llama.cpp", [["-r", "requirements.txt"]]),
+        ("vllm", [["torch"], ["-r", "requirements.txt"], ["--no-deps", "-r", "no-deps.txt"]]),
+        ("sglang", [["torch"], ["--no-deps", "-r", "no-deps.txt"]]),
+    ],
+)
+def test_pytorch_comes_first_and_what_may_bring_nothing_along_comes_last_and_alone(engine, installed):
+    steps = install._steps(engine)
+    found = [["torch"] if step is venvs.TORCH else [Path(word).name for word in step.pip_args] for step in steps]
+    assert found == installed

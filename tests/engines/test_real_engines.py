@@ -1,8 +1,9 @@
-"""The three engines that run on any machine, on the course model: same tokens, true counters, nothing left behind."""
+"""The engines that run on any machine, on the course model: same tokens, true counters, nothing left behind."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from labs_helpers.engines import install, ports, process, reaper
@@ -27,7 +29,9 @@ QUESTIONS = (
     "Start vLLM on port 8123.",
     "What is prefill?",
 )
-ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm")]
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
+]
 
 
 @functools.cache
@@ -176,6 +180,18 @@ def test_chat_goes_through_the_models_own_template(server):
 
 def test_memory_covers_at_least_the_weights(server):
     assert server.memory_bytes() > server.model.bytes_per_token
+
+
+def test_every_process_of_the_engine_listens_on_the_loopback_only(server):
+    """Also the sockets an engine opens for itself, such as PyTorch's rendezvous and the messages between processes."""
+    listening = []
+    for pid in (server.pid, *reaper.descendants(server.pid)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            listening += [
+                c.laddr for c in psutil.Process(pid).net_connections("inet") if c.status == psutil.CONN_LISTEN
+            ]
+    assert port_of(server) in {address.port for address in listening}
+    assert {address.ip for address in listening} <= {"127.0.0.1", "::1"}
 
 
 def test_the_model_answers_to_its_name(server):

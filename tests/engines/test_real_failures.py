@@ -5,18 +5,25 @@ A file of its own: each test starts an engine, and the ones of `test_real_engine
 
 from __future__ import annotations
 
+import os
 import queue
+import shutil
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
-from labs_helpers.engines import ports, process, reaper, runlock
+from labs_helpers.engines import ports, process, reaper, registry, runlock
 from labs_helpers.errors import LabsError
 
-ENGINES = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm")]
+ENGINES = [
+    pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
+]
+WITH_CHILDREN = [pytest.param(name, marks=pytest.mark.engine(name)) for name in ("vllm", "sglang")]
 
 
 @pytest.mark.parametrize("name", ENGINES)
@@ -25,11 +32,11 @@ def test_a_model_that_is_not_there_is_named_before_anything_starts(name):
         pass
 
 
-@pytest.mark.engine("vllm")
-def test_a_real_engine_that_dies_while_starting_shows_why():
-    with pytest.raises(LabsError) as caught, process.serve("vllm", options={"extra_args": ("--no-such-flag",)}):
+@pytest.mark.parametrize("name", WITH_CHILDREN)
+def test_a_real_engine_that_dies_while_starting_shows_why(name):
+    with pytest.raises(LabsError) as caught, process.serve(name, options={"extra_args": ("--no-such-flag",)}):
         pass
-    assert "vLLM ended with exit code 2" in str(caught.value)
+    assert f"{registry.get(name).title} ended with exit code 2" in str(caught.value)
     assert "unrecognized arguments: --no-such-flag" in str(caught.value)
 
 
@@ -46,30 +53,32 @@ def test_a_damaged_gguf_is_an_error_with_the_engines_own_words(tmp_path):
 KERNEL_CELL = """
 from labs_helpers.engines import process
 print("starting", flush=True)
-async with process.serve("vllm", precision="fp32") as server:
+async with process.serve({name!r}, precision="fp32") as server:
     print("serving", flush=True)
     import asyncio
     await asyncio.sleep(600)
 """
 
 
-@pytest.mark.engine("vllm")
+@pytest.mark.parametrize("name", WITH_CHILDREN)
 @pytest.mark.parametrize("moment", ["starting", "serving"])
-def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eventually):
-    """The case the two guards exist for: a real kernel, a real vLLM of four processes, and five seconds."""
+def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_the_engine(name, moment, tmp_path, eventually):
+    """The case the two guards exist for: a real kernel, a real engine of several processes, and five seconds."""
     from jupyter_client import KernelManager
 
-    shared, temporary = set(reaper.shared_memory()), leftovers()
+    # a temporary folder of its own, with a short name, since another test may run an engine at the same time
+    temporary = Path(tempfile.mkdtemp(prefix="kill9-", dir="/tmp"))
+    shared = unused_shared_memory()
     kernel = KernelManager(kernel_name="python3")
-    kernel.start_kernel(cwd=str(tmp_path))
+    kernel.start_kernel(cwd=str(tmp_path), env={**os.environ, "TMPDIR": str(temporary)})
     client = kernel.client()
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        client.execute(KERNEL_CELL)
+        client.execute(KERNEL_CELL.format(name=name))
         pid, told = kernel.provisioner.pid, ""
         deadline = time.monotonic() + 540
-        # "starting" is far enough into the start that vLLM has processes of its own below the two guards
+        # "starting" is far enough into the start that the engine has processes of its own below the two guards
         while moment not in told or len(reaper.descendants(pid)) < 5:
             assert time.monotonic() < deadline
             told += said(client)
@@ -78,18 +87,18 @@ def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_vllm(moment, tmp_path, eve
         kernel.provisioner.process.send_signal(signal.SIGKILL)
         eventually(lambda: not tree & set(reaper.parents()), 5)
         assert ports.listener(port) is None, "the port is still open"
-        assert not set(reaper.shared_memory()) - shared, "shared memory is left"
-        assert leftovers() == temporary, "temporary files are left"
+        eventually(lambda: not unused_shared_memory() - shared, 5)
+        left = [path.name for kind in ("labs-engine-*", "vllm*", "sglang*") for path in temporary.glob(kind)]
+        assert not left, "temporary files are left"
     finally:
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def leftovers() -> set[str]:
-    """The engines' own kind of file in the temporary folder."""
-    import tempfile
-
-    return {path.name for kind in ("labs-engine-*", "vllm*") for path in Path(tempfile.gettempdir()).glob(kind)}
+def unused_shared_memory() -> set[int]:
+    """What lies in /dev/shm and no process has open: nobody will ever remove it."""
+    return set(reaper.shared_memory()) - reaper.shared_memory_of(psutil.pids())
 
 
 def said(client: Any) -> str:

@@ -1,0 +1,5 @@
+"""The course model."""
+
+from sglang.srt.models.llama import LlamaForCausalLM
+
+EntryClass = LlamaForCausalLM
