@@ -16,6 +16,7 @@ import pytest
 
 from labs_helpers.engines import install, ports, process, reaper
 from labs_helpers.engines.base import Server
+from tests.engines.leftovers import nothing_left_of, port_of
 
 SHM = Path("/dev/shm")
 NEW_TOKENS = 32
@@ -67,10 +68,6 @@ def greedy(prompt: tuple[int, ...]) -> str:
     return tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True)
 
 
-def port_of(server: Server) -> int:
-    return int(server.base_url.rsplit(":", 1)[1])
-
-
 def complete(server: Server, prompt: Any, *, chat: bool = False, **more: Any) -> dict[str, Any]:
     body = {"model": server.model.name, "messages" if chat else "prompt": prompt, "temperature": 0, **more}
     status, text = ports.post(port_of(server), "/v1/chat/completions" if chat else "/v1/completions", body)
@@ -109,13 +106,8 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
     """One engine for all tests of this module that use it; what it leaves behind fails the last of them."""
     if not install.installed(request.param):
         pytest.fail(f"{request.param} is not installed: ./labs engines install {request.param}")
-    shared = set(reaper.shared_memory())
-    with process.serve(request.param, precision="fp32") as started:
-        tree = {started.pid, *reaper.descendants(started.pid)}
+    with nothing_left_of(process.serve(request.param, precision="fp32")) as started:
         yield started
-    assert not tree & set(reaper.parents()), "processes are left"
-    assert ports.listener(port_of(started)) is None, "the port is still open"
-    assert not set(reaper.shared_memory()) - shared, "shared memory is left"
 
 
 def test_greedy_text_is_that_of_transformers(server):

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from labs_helpers.engines import ports, process, reaper, registry, runlock
 from labs_helpers.errors import LabsError
+from tests.engines.leftovers import unused_shared_memory
 
 ENGINES = [
     pytest.param(name, marks=pytest.mark.engine(name)) for name in ("transformers", "llama.cpp", "vllm", "sglang")
@@ -94,11 +94,6 @@ def test_kill_9_of_a_jupyter_kernel_leaves_nothing_of_the_engine(name, moment, t
         client.stop_channels()
         kernel.shutdown_kernel(now=True)
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def unused_shared_memory() -> set[int]:
-    """What lies in /dev/shm and no process has open: nobody will ever remove it."""
-    return set(reaper.shared_memory()) - reaper.shared_memory_of(psutil.pids())
 
 
 def said(client: Any) -> str:

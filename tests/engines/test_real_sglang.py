@@ -24,6 +24,7 @@ from labs_helpers import bench
 from labs_helpers.engines import install, ports, process, reaper
 from labs_helpers.engines.base import Server
 from labs_helpers.errors import LabsError
+from tests.engines.leftovers import nothing_left_of, port_of
 
 pytestmark = pytest.mark.engine("sglang")
 NEW_TOKENS = 64
@@ -97,10 +98,6 @@ def longest() -> tuple[tuple[int, ...], list[int]]:
     return max(zip(prompts(), greedy(), strict=True), key=lambda pair: len(pair[0]))
 
 
-def port_of(server: Server) -> int:
-    return int(server.base_url.rsplit(":", 1)[1])
-
-
 def generate(server: Server, prompt: Any, **sampling: Any) -> tuple[list[int], dict[str, Any]]:
     """Token ids and SGLang's own account of the request."""
     body = {
@@ -131,13 +128,8 @@ def serving(**options: Any) -> Iterator[Server]:
     """One server; what it leaves behind fails the last test that used it."""
     if not install.installed("sglang"):
         pytest.fail("sglang is not installed: ./labs engines install sglang")
-    shared = set(reaper.shared_memory())
-    with process.serve("sglang", precision="fp32", options=options) as server:
-        tree = {server.pid, *reaper.descendants(server.pid)}
+    with nothing_left_of(process.serve("sglang", precision="fp32", options=options)) as server:
         yield server
-    assert not tree & set(reaper.parents()), "processes are left"
-    assert ports.listener(port_of(server)) is None, "the port is still open"
-    assert not set(reaper.shared_memory()) - shared, "shared memory is left"
 
 
 def refused(server: Server, **body: Any) -> str:
