@@ -674,9 +674,10 @@ table[["cache off", "cache on", "on / off"]].round(2)
 # **What just happened?** The rows at 0% are the price of keeping a tree that is never hit. It is small, and that is why
 # the cache is on by default; how small, this table cannot say. Each of its figures is *one* run of a few requests, two
 # such runs easily differ by a fifth, and nothing in the table tells you so. Where a difference is that small, take turns
-# and count pairs, as `compare` does in Parts 4 and 6. At 100% the gain is beyond such doubts: a request is only its tail
-# and its output. At four streams there is a second effect: requests that arrive together on a cold prefix *all* compute
-# it, because none of them has finished it yet.
+# and count pairs, as `compare` does in Parts 4 and 6. At 100% and one stream the gain is beyond such doubts: a request is
+# only its tail and its output. At four streams there is a second effect: requests that arrive together on a cold prefix
+# may *all* compute it, because none of them has finished it yet. Here that is the first four of a handful. Where the row
+# of four streams gains little, this is why; a longer load would dilute it.
 #
 # ### Workloads: what a tree has that a prefix has not
 #
