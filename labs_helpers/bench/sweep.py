@@ -21,7 +21,7 @@ Work = Callable[[int, str], Sequence[Request]]
 ENOUGH = 0.9
 """Share of the requests that must meet the limits before a rate counts as served."""
 FEWEST = 12
-"""Requests of a probe, at least."""
+"""Requests of a load, at least."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ async def sweep(
     Args:
         work: makes the requests of each load; called with how many, and with a seed.
         concurrency: streams of each closed loop.
-        requests_per_stream: length of a closed loop; at least 4 requests are sent.
+        requests_per_stream: length of a closed loop; at least 12 requests are sent.
         limits: what a request must meet; needed for probes.
         probes: open loops, 0 for none.
         probe_s: arrivals of a probe last about so long.
@@ -109,7 +109,7 @@ async def sweep(
     common: dict[str, Any] = {"workload": workload, "limits": limits, **arguments}
     closed: list[Run] = []
     for streams in concurrency:
-        offered = work(max(4, round(requests_per_stream * streams)), f"{workload}/closed/{streams}")
+        offered = work(max(FEWEST, round(requests_per_stream * streams)), f"{workload}/closed/{streams}")
         closed.append(await run(server, offered, concurrency=streams, warmup=warmup and not closed, **common))
     low, high = 0.0, ceiling or max((len(one.good) / one.duration_s for one in closed), default=0.0)
     probed: list[Run] = []

@@ -114,11 +114,13 @@ def distinct(n: int, tokens: int, *, seed: int | str = 0) -> list[Ids]:
 def mixed_lengths(n: int, *, seed: int | str = 0) -> list[tuple[Ids, int]]:
     """`n` (prompt, output tokens) as users of a chat send them: most answers are short, one in five is long.
 
-    Prompts have 32 to 64 tokens; short answers 4 to 16, long ones 64 to 128.
+    Prompts have 32 to 64 tokens; short answers 4 to 16, long ones 64 to 128. Lengths of a seed do not depend on `n`.
     """
     draw = random.Random(f"mixed/{seed}")  # noqa: S311
-    lengths = [draw.randint(32, 64) for _ in range(n)]
-    outputs = [draw.randint(64, 128) if draw.random() < 0.2 else draw.randint(4, 16) for _ in range(n)]
+    lengths, outputs = [], []
+    for _ in range(n):
+        lengths.append(draw.randint(32, 64))
+        outputs.append(draw.randint(64, 128) if draw.random() < 0.2 else draw.randint(4, 16))
     return list(zip(_cut(lengths, seed), outputs, strict=True))
 
 

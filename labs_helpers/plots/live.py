@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Protocol
 
+from matplotlib.ticker import MaxNLocator
+
 from labs_helpers.errors import LabsError
 from labs_helpers.plots import style
 from labs_helpers.plots.style import LabFigure
@@ -27,7 +29,9 @@ class Moment(Protocol):
 
 
 def live(moments: Sequence[Moment], label: str, title: str = "") -> LabFigure:
-    """Running and waiting requests above, the share of KV blocks in use below; a mark where requests were preempted.
+    """Running and waiting requests above, the share of KV blocks in use below, marks where preemptions were counted.
+
+    vLLM counts a preemption when the request runs again; when it had to go shows as a fall of the running ones.
 
     Args:
         moments: in order of time.
@@ -61,7 +65,7 @@ def live(moments: Sequence[Moment], label: str, title: str = "") -> LabFigure:
     total = round(moments[-1].preemptions)
     if preempted:
         below.plot(
-            *zip(*preempted, strict=True), "v", color=style.WARNING, markersize=7, label="preemptions since before"
+            *zip(*preempted, strict=True), "v", color=style.WARNING, markersize=7, label="preempted ones came back"
         )
     below.set_ylabel("KV blocks in use", fontsize=9, color=style.INK)
     below.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
@@ -73,6 +77,7 @@ def live(moments: Sequence[Moment], label: str, title: str = "") -> LabFigure:
         style.clean_axes(ax, grid="y")
         ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=style.INK)
     above.set_ylim(bottom=0)
+    above.yaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     style.title(above, title or "The engine while the load ran")
     gaps = sorted(b - a for a, b in pairwise(times))
     style.footnote(

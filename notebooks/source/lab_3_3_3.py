@@ -176,7 +176,7 @@ lab.check("BlockAllocator", BlockAllocator)
 
 # %%
 CONTEXT = 2560
-trace = workloads.mixed_lengths(lab.pick(quick=32, full=96))
+trace = workloads.mixed_lengths(lab.pick(quick=48, full=96), seed=0)
 lengths = [(len(prompt), answer) for prompt, answer in trace]
 totals = [prompt + answer for prompt, answer in lengths]
 pd.DataFrame(
@@ -627,26 +627,29 @@ async def measure_loss(server, run, kind):
 # Every figure here is taken by a client, and a client can be too slow itself. Then it measures itself. The bench watches for
 # that: when requests leave late by more than a tenth of the TTFT, or the client's thread is busy all the time, all figures
 # of the run are marked **client-bound**. To see the mark, we make the client slow on purpose: a second task in the same
-# thread that computes for 20 ms again and again, like a program that writes a log after every token.
+# thread computes for some 30 ms, again and again, like a program that evaluates answers while others still arrive.
 
 
 # %%
+async def compute_all_the_time():
+    """Work that leaves the event loop little time for the streams."""
+    while True:
+        sum(range(1_500_000))
+        await asyncio.sleep(0)
+
+
 async def measure_client_bound(server):
-    """The same load with a client that is busy with something else."""
-
-    async def busy():
-        while True:
-            sum(range(1_000_000))
-            await asyncio.sleep(0)
-
-    chore = asyncio.create_task(busy())
-    try:
-        run = await bench.run(
-            server, work(16, "busy"), concurrency=STREAMS, warmup=False, workload="chats, busy client"
-        )
-    finally:
-        chore.cancel()
-    lab.record(run.measurements("output_throughput", "ttft", "tpot", "completion_tokens"))
+    """A light load, from a client that has time for it, then from one that has not."""
+    for name in ("free client", "busy client"):
+        chore = asyncio.create_task(compute_all_the_time()) if name == "busy client" else None
+        try:
+            run = await bench.run(
+                server, work(12, "client"), request_rate=8.0, warmup=False, workload=f"light load, {name}"
+            )
+        finally:
+            if chore:
+                chore.cancel()
+        lab.record(run.measurements("ttft", "tpot", "completion_tokens"))
     return run
 
 
@@ -735,7 +738,8 @@ plots.knee(lab.measurements("goodput"), stated)
 # **What just happened?** Up to the knee, goodput follows the offered rate. Beyond it, every request that comes too many
 # makes all others late. So the last few percent of a server's throughput are worthless for people who wait: plan below the
 # knee, and refuse what is too much instead of queueing it. A closed loop cannot show this, because its users wait politely.
-# A probe is short here, and its arrivals are random: two sweeps will not find the very same rate.
+# A probe is short here, and its arrivals are random: two sweeps will not find the very same rate. (Why do even the good
+# probes lie below the dotted line? The clock of a probe runs until its last answer has ended, not until its last arrival.)
 #
 # ### Static against continuous
 #
@@ -779,7 +783,8 @@ print(
 
 # %% [markdown]
 # **What just happened?** No kernel is faster, no token was saved: only the empty seats are gone. The ratio belongs to the
-# trace. With answers of equal length it would be 1; the more the lengths differ, the more a wave waits for its slowest. A
+# trace. With answers of equal length it would be 1; the more the lengths differ, the more a wave waits for its slowest.
+# (And the longer the trace, the higher: its end is a wave even in free flow.) A
 # simulation of a page gets the ratio nearly right, and steps exactly or nearly so: to plan for *your* traffic, feed it
 # your lengths.
 #
@@ -791,9 +796,10 @@ print(
 pd.DataFrame(stalls).T.round(1)
 
 # %% [markdown]
-# **What just happened?** In one step, everybody stood still for the whole prefill. In chunks of 256 tokens, they went on, a
-# little slower, and the long prompt came later. `--max-num-batched-tokens` is this trade: small for people who watch text
-# appear, large for batch jobs that only count throughput.
+# **What just happened?** In one step, everybody stood still for the whole prefill. In chunks of 256 tokens, the chats went
+# on, a token per chunk. What do the long prompts pay? Eight steps instead of one, each with a cost of its own, and shared
+# with the chats: here that is little beside the prefill itself. `--max-num-batched-tokens` is this trade: small for people
+# who watch text appear, large for batch jobs that only count throughput.
 #
 # Seats:
 
@@ -816,7 +822,8 @@ pd.DataFrame(
 pd.DataFrame(fits).T
 
 # %% [markdown]
-# And what happens when they grow. Watch the red marks: where the blocks are all in use, somebody goes back to the queue.
+# And what happens when they grow. Where all blocks are in use, the running requests fall and the waiting ones rise: those
+# were preempted. (vLLM counts a preemption when the request runs again, so the red marks come later.)
 
 # %%
 live = pressure["bf16"]["live"]
@@ -892,10 +899,11 @@ pd.DataFrame(
 
 # %% [markdown]
 # **What just happened?** The scale makes the error. With one scale for a whole tensor, its largest value decides how coarse
-# all others become. Keys have a few channels that are always large, so they like a scale per channel; values do not, and
-# like one per token. But a new token cannot change the scale of a channel without rounding all earlier ones again; a
-# scale per token is known when the token is written. INT8 with scales is nearer to the original than fp8 at the same
-# size, and 4 bits show where it ends.
+# all others become. Keys come out better with a scale per channel than per token: some of their channels are always
+# larger than others. Values do not care. But a new token cannot change the scale of a channel without rounding all
+# earlier ones again; a scale per token is known when the token is written, and so engines prefer it. INT8 with scales is
+# nearer to the original than fp8 at nearly the same size: fp8 spends half of its bits on a range that keys and values do
+# not need. The perplexity hardly sees any of this; look at the tokens instead. And 4 bits show where it ends.
 #
 # Does vLLM have INT8? It has a mode of that name, `int8_per_token_head`. On a CPU, version 0.32.0 accepts it, has no kernel
 # for it, and reads the bytes as if they were fp8. The course has checked that, and refuses:
@@ -912,12 +920,12 @@ except LabsError as error:
 #
 # ### The busy client
 #
-# The mark stands in the result file and in every figure that shows the run.
+# The same requests, at the same times. The mark stands in the result file and in every figure that shows the run.
 
 # %%
 print(bound)
-compared = [m for m in chats if m.load.concurrency == STREAMS] + bound.measurements()
-plots.bars(compared, "output_throughput", title="The same server, asked by a free and by a busy client")
+light = [m for m in lab.measurements() if m.load.workload.startswith("light load")]
+plots.bars(light, "ttft", title="The same load on the same server, asked by two clients")
 
 # %% [markdown]
 # ### Can we trust the count?
