@@ -373,7 +373,7 @@ def work(n, seed):
 async def measure_concurrency(server):
     """Closed loops with 1 to 64 streams; returns the sweep."""
     taken = await bench.sweep(
-        server, work, concurrency=(1, 4, 16, 64), requests_per_stream=lab.pick(2, 4), workload="chats"
+        server, work, concurrency=(1, 4, 16, 64), requests_per_stream=lab.pick(1.5, 4), workload="chats"
     )
     lab.record(taken.measurements("output_throughput", "request_throughput", "ttft", "tpot", "completion_tokens"))
     one = taken.closed[0]
@@ -640,12 +640,11 @@ async def compute_all_the_time():
 
 async def measure_client_bound(server):
     """A light load, from a client that has time for it, then from one that has not."""
+    offered = [bench.Request(tuple(p), max_tokens=8) for p in workloads.distinct(10, 400, seed="client")]
     for name in ("free client", "busy client"):
         chore = asyncio.create_task(compute_all_the_time()) if name == "busy client" else None
         try:
-            run = await bench.run(
-                server, work(12, "client"), request_rate=8.0, warmup=False, workload=f"light load, {name}"
-            )
+            run = await bench.run(server, offered, request_rate=5.0, warmup=False, workload=f"light load, {name}")
         finally:
             if chore:
                 chore.cancel()

@@ -24,7 +24,9 @@ def states(draw: st.DrawFn) -> tuple[list, list, int, int, int, int]:
     for i in range(draw(st.integers(0, 6))):
         tokens = draw(st.integers(2, 50))
         running.append({"id": f"r{i}", "tokens": tokens, "computed": draw(st.integers(1, tokens - 1))})
-    waiting = [{"id": f"w{i}", "tokens": draw(st.integers(1, 50)), "computed": 0} for i in range(draw(st.integers(0, 6)))]
+    waiting = [
+        {"id": f"w{i}", "tokens": draw(st.integers(1, 50)), "computed": 0} for i in range(draw(st.integers(0, 6)))
+    ]
     return running, waiting, draw(st.integers(0, 20)), block, draw(st.integers(1, 100)), draw(st.integers(6, 10))
 
 
@@ -41,9 +43,7 @@ def test_a_step_keeps_every_limit_and_loses_nobody(state):
     assert set(plan["scheduled"]) <= set(plan["running"])
     assert all(0 < n <= everybody[i]["tokens"] - everybody[i]["computed"] for i, n in plan["scheduled"].items())
     held = sum(blocks_for(r["computed"], block) for r in running)
-    wanted = sum(
-        blocks_for(everybody[i]["computed"] + plan["scheduled"].get(i, 0), block) for i in plan["running"]
-    )
+    wanted = sum(blocks_for(everybody[i]["computed"] + plan["scheduled"].get(i, 0), block) for i in plan["running"])
     assert wanted <= held + free, "no block is given twice"
 
 

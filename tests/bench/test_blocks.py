@@ -1,4 +1,4 @@
-"""The block allocator: what is held is held by somebody, what is free is free, and a copy is made only when it must be."""
+"""The block allocator: nothing leaks, and every sequence reads its own text whoever shares its blocks."""
 
 from __future__ import annotations
 

@@ -50,9 +50,7 @@ async def test_no_prompt_is_sent_twice(oracle: OracleProcess) -> None:
 
 
 async def test_the_knee_is_the_probe_with_the_highest_goodput_and_points_say_the_same(oracle: OracleProcess) -> None:
-    taken = await bench.sweep(
-        endpoint(oracle), work, limits=EASY, probes=3, probe_s=0.2, ceiling=80.0, progress=False
-    )
+    taken = await bench.sweep(endpoint(oracle), work, limits=EASY, probes=3, probe_s=0.2, ceiling=80.0, progress=False)
     best = max(taken.open, key=bench.goodput)
     assert taken.knee is best
     for (rate, seconds, requests), run in zip(taken.points(), taken.open, strict=True):
@@ -66,9 +64,7 @@ async def test_the_knee_is_the_probe_with_the_highest_goodput_and_points_say_the
 async def test_a_failed_request_is_no_point_and_no_goodput(oracle: OracleProcess) -> None:
     def half_broken(n: int, seed: str) -> list[bench.Request]:
         broken = {"oracle": {"fault": "http500"}}
-        return [
-            bench.Request(f"{seed}/{i}", max_tokens=4, extra=broken if i % 2 else {}) for i in range(n)
-        ]
+        return [bench.Request(f"{seed}/{i}", max_tokens=4, extra=broken if i % 2 else {}) for i in range(n)]
 
     taken = await bench.sweep(
         endpoint(oracle), half_broken, limits=EASY, probes=1, probe_s=0.1, ceiling=80.0, warmup=False, progress=False
