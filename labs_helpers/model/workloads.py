@@ -107,7 +107,8 @@ def popular(prefixes: int, n: int, prefix_tokens: int, tail_tokens: int = 32, *,
 
 
 def distinct(n: int, tokens: int, *, seed: int | str = 0) -> list[Ids]:
-    """`n` prompts of exactly so many tokens that share no beginning beyond the marker of the user's turn."""
+    """`n` prompts of exactly so many tokens that share no beginning beyond the marker of the user's turn (of more than
+    some 300, one word more)."""
     return _cut([tokens] * n, seed)
 
 
@@ -206,18 +207,21 @@ def _tail(n: int, first: int, seed: int | str) -> Ids:
 
 
 def _cut(lengths: list[int], seed: int | str) -> list[Ids]:
-    """A user's turn of each length, cut out of one long text; none begins like another."""
+    """A user's turn of each length, cut out of one long text. The first words differ; of more prompts than there are
+    words, the first two together."""
     head: Ids = _tokenizer().encode(f"{TURN_START}user\n").ids
     tail: Ids = _tokenizer().encode(f"{TURN_END}\n{TURN_START}assistant\n").ids
-    room = [length - len(head) - len(tail) - 1 for length in lengths]
+    room = [length - len(head) - len(tail) - 2 for length in lengths]
     if min(room, default=0) < 0:
         raise LabsError(f"a prompt of {min(lengths)} tokens has no room for the markers", "use longer ones")
     text = text_ids(long_document(max([4096, *room]), _number(seed)))
-    draw, firsts = random.Random(f"cut/{seed}"), _first_tokens(seed)  # noqa: S311
+    draw, words = random.Random(f"cut/{seed}"), list(_words())  # noqa: S311
+    draw.shuffle(words)
     prompts = []
-    for size in room:
+    for number, size in enumerate(room):
         start = draw.randrange(len(text) - size)
-        prompts.append([*head, next(firsts), *text[start : start + size], *tail])
+        opening = (words[number % len(words)], words[(number + number // len(words)) % len(words)])
+        prompts.append([*head, *opening, *text[start : start + size], *tail])
     return prompts
 
 

@@ -13,6 +13,7 @@ from labs_helpers.engines import install, vllm_container
 from labs_helpers.engines.base import ModelSpec
 from labs_helpers.engines.vllm import VLLM
 from labs_helpers.errors import LabsError
+from labs_helpers.model.spec import shipped_dir
 
 QWEN = ModelSpec("qwen3-8b", "Qwen/Qwen3-8B", "bf16")
 
@@ -53,6 +54,7 @@ asked, cases = [], json.loads(sys.argv[1])
 for argv, names in cases:
     given = make_arg_parser(FlexibleArgumentParser()).parse_args(argv)
     validate_parsed_serve_args(given)
+    given.model = sys.argv[2]  # a folder: the hub is not asked
     AsyncEngineArgs.from_cli_args(given)
     asked.append({name: getattr(given, name) for name in names})
 print(json.dumps(asked))
@@ -119,7 +121,7 @@ def test_vllms_own_parser_understands_the_containers_arguments_as_they_are_meant
     assert all(command[:2] == ("vllm", "serve") for command in commands)
     asked = [[list(command[2:]), list(meant)] for command, (_, meant) in zip(commands, CASES, strict=True)]
     done = subprocess.run(
-        [install.python("vllm"), "-P", "-c", PARSE, json.dumps(asked)],
+        [install.python("vllm"), "-P", "-c", PARSE, json.dumps(asked), str(shipped_dir())],
         env={**os.environ, **VLLM()._environment(1), "PYTHONPATH": ""},
         capture_output=True,
         text=True,
