@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from labs_helpers.bench import metrics
 from labs_helpers.bench.report import Limits, Run
 from labs_helpers.bench.request import Request
 from labs_helpers.bench.runner import run
@@ -46,12 +47,12 @@ class Sweep:
         return ordered[0]
 
     def points(self) -> list[tuple[float, float, list[tuple[float | None, float | None]]]]:
-        """(request rate, seconds, (TTFT ms, TPOT ms) of each request) of every probe; TTFT is None for one that failed,
-        TPOT for an answer of a single event."""
+        """(request rate, seconds of arrivals, (TTFT ms, TPOT ms) of each request) of every probe; TTFT is None for one
+        that failed, TPOT for an answer of a single event."""
         return [
             (
                 float(probe.load.request_rate or 0),
-                probe.duration_s,
+                arrivals_s(probe),
                 [
                     (None, None)
                     if sample.error is not None
@@ -63,8 +64,15 @@ class Sweep:
         ]
 
     def measurements(self, *only: str) -> list[Measurement]:
-        """The records of every run."""
-        return [m for one in (*self.closed, *self.open) for m in one.measurements(*only)]
+        """The records of every run; a probe's goodput is over the time of its arrivals, its spread over requests."""
+        found = [m for one in self.closed for m in one.measurements(*only)]
+        for probe in self.open:
+            found += [m for m in probe.measurements(*only) if m.metric != "goodput"]
+            if not only or "goodput" in only:
+                met = [(probe.limits or Limits()).met_by(sample) / arrivals_s(probe) for sample in probe.samples]
+                spread = metrics.bootstrap95(met, lambda rows: rows.sum(axis=-1))
+                found.append(probe.measurement("goodput", goodput(probe), n=len(met), spread=spread))
+        return found
 
 
 async def sweep(
@@ -95,7 +103,8 @@ async def sweep(
         limits: what a request must meet; needed for probes.
         probes: open loops, 0 for none.
         probe_s: arrivals of a probe last about so long.
-        ceiling: requests per second that are surely too many; by default the best of the closed loops.
+        ceiling: requests per second that are surely too many; by default one and a half times the best of the closed
+            loops, which are not full when they begin and when they end.
         burstiness: gamma shape of the arrivals; 1 is Poisson.
         arguments: further ones of `run`, for every load.
 
@@ -111,7 +120,7 @@ async def sweep(
     for streams in concurrency:
         offered = work(max(FEWEST, round(requests_per_stream * streams)), f"{workload}/closed/{streams}")
         closed.append(await run(server, offered, concurrency=streams, warmup=warmup and not closed, **common))
-    low, high = 0.0, ceiling or max((len(one.good) / one.duration_s for one in closed), default=0.0)
+    low, high = 0.0, ceiling or 1.5 * max((len(one.good) / one.duration_s for one in closed), default=0.0)
     probed: list[Run] = []
     for number in range(probes):
         rate = (low + high) / 2
@@ -131,6 +140,12 @@ def share_met(probe: Run) -> float:
     return sum(map(limits.met_by, probe.samples)) / len(probe.samples)
 
 
+def arrivals_s(probe: Run) -> float:
+    """Seconds in which the requests of an open loop arrive at its rate. Its last answers end later, and how much later
+    says more about the length of the probe than about the server."""
+    return len(probe.samples) / (probe.load.request_rate or 1)
+
+
 def goodput(probe: Run) -> float:
-    """Requests per second that met the run's limits."""
-    return share_met(probe) * len(probe.samples) / probe.duration_s
+    """Requests per second of arrivals that met the run's limits."""
+    return share_met(probe) * len(probe.samples) / arrivals_s(probe)

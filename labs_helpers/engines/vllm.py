@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
 WRONG_ON_CPU = ("int8_per_token_head", "fp8_per_token_head")
-"""KV types that vLLM 0.32.0 takes on a CPU, although its CPU attention has no such kernel: it reads the bytes as fp8
-and leaves out the scales. Answers are wrong from the first tokens on, and a larger load kills the worker. See
+"""KV types that vLLM 0.32.0 takes on a CPU, although its CPU attention does not list them (`CPUAttentionBackend.
+supported_kv_cache_dtypes`) and nothing stores their scales. Answers are wrong, and a larger load kills the worker. See
 tests/engines/test_real_vllm_kv_cache.py, which fails when that has changed."""
 
 

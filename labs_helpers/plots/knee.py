@@ -59,5 +59,5 @@ def knee(measurements: Iterable[Measurement], limits: str, title: str = "") -> L
     style.clean_axes(ax, grid="y")
     style.title(ax, title or "Where more load stops paying")
     ax.legend(frameon=False, fontsize=8.5, loc="upper left", bbox_to_anchor=(1.0, 1.0), labelcolor=style.INK)
-    style.caption(figure, taken, f"in time: {limits}; bars: 95%, over ten windows of the load")
+    style.caption(figure, taken, f"in time: {limits}; bars: 95%, over the requests of a probe")
     return figure

@@ -400,13 +400,13 @@ async def measure_knee(server, closed):
     """Open loops at a few rates around the knee; returns the sweep."""
     alone = {m.metric: m.value for m in closed.closed[0].measurements("ttft", "tpot")}
     limits = bench.Limits(ttft_ms=round(10 * alone["ttft"]), tpot_ms=round(2.5 * alone["tpot"], 1))
-    ceiling = max(m.value for m in closed.measurements("request_throughput"))
+    ceiling = 1.5 * max(m.value for m in closed.measurements("request_throughput"))
     taken = await bench.sweep(
         server,
         work,
         limits=limits,
         probes=lab.pick(3, 5),
-        probe_s=lab.pick(1.5, 6.0),
+        probe_s=lab.pick(2.0, 6.0),
         ceiling=ceiling,
         warmup=False,
         workload="chats, arriving",
@@ -418,9 +418,9 @@ async def measure_knee(server, closed):
 # %% [markdown]
 # ### Exercise 4: read the knee
 #
-# `sweep` is a list of probes, in any order: `[rate, seconds, requests]`, each request `[ttft, tpot]` in ms. A request that
-# failed is `[None, None]` and meets nothing; an answer of a single event has `None` as TPOT, and meets that limit. A figure
-# exactly at its limit meets it.
+# `sweep` is a list of probes, in any order: `[rate, seconds, requests]`, for the offered rate, the time in which the requests
+# arrived, and the requests themselves, each `[ttft, tpot]` in ms. A request that failed is `[None, None]` and meets
+# nothing; an answer of a single event has `None` as TPOT, and meets that limit. A figure exactly at its limit meets it.
 #
 # Return `[rate, goodput]` of the probe with the highest goodput (requests per second that meet both limits); of equally good
 # ones, that with the lowest rate. Return `None` when no request of any probe met the limits.
@@ -737,8 +737,8 @@ plots.knee(lab.measurements("goodput"), stated)
 # **What just happened?** Up to the knee, goodput follows the offered rate. Beyond it, every request that comes too many
 # makes all others late. So the last few percent of a server's throughput are worthless for people who wait: plan below the
 # knee, and refuse what is too much instead of queueing it. A closed loop cannot show this, because its users wait politely.
-# A probe is short here, and its arrivals are random: two sweeps will not find the very same rate. (Why do even the good
-# probes lie below the dotted line? The clock of a probe runs until its last answer has ended, not until its last arrival.)
+# A probe is short here, and its arrivals are random: two sweeps will not find the very same rate. (Goodput is
+# counted over the time of the arrivals; the answers that end after the last arrival would only show how short the probe is.)
 #
 # ### Static against continuous
 #
@@ -904,8 +904,8 @@ pd.DataFrame(
 # nearer to the original than fp8 at nearly the same size: fp8 spends half of its bits on a range that keys and values do
 # not need. The perplexity hardly sees any of this; look at the tokens instead. And 4 bits show where it ends.
 #
-# Does vLLM have INT8? It has a mode of that name, `int8_per_token_head`. On a CPU, version 0.32.0 accepts it, has no kernel
-# for it, and reads the bytes as if they were fp8. The course has checked that, and refuses:
+# Does vLLM have INT8? It has a mode of that name, `int8_per_token_head`: a scale per token and head, as above. On a CPU,
+# version 0.32.0 accepts it and has no kernel for it. The course has checked what comes out, and refuses:
 
 # %%
 try:
@@ -914,8 +914,8 @@ except LabsError as error:
     print(error)
 
 # %% [markdown]
-# An option that is accepted is not an option that works. The check costs one text and a minute: loss and agreement, as
-# above, before you trust a new mode of an engine.
+# An option that is accepted is not an option that works: answers were wrong, and under a larger load the engine died. The
+# check costs one text and a minute: loss and agreement, as above, before you trust a new mode of an engine.
 #
 # ### The busy client
 #

@@ -57,8 +57,10 @@ async def test_the_knee_is_the_probe_with_the_highest_goodput_and_points_say_the
         assert rate == run.load.request_rate
         met = sum(ttft is not None and ttft <= EASY.ttft_ms for ttft, _ in requests)
         assert met / seconds == pytest.approx(bench.goodput(run))
-        (recorded,) = run.measurements("goodput")
+        assert seconds == pytest.approx(len(requests) / rate), "the drain at the end is not counted"
+        (recorded,) = [m for m in taken.measurements("goodput") if m.load == run.load]
         assert recorded.value == pytest.approx(bench.goodput(run))
+        assert recorded.spread.low == pytest.approx(recorded.value), "all were in time, so no resample differs"
 
 
 async def test_a_failed_request_is_no_point_and_no_goodput(oracle: OracleProcess) -> None:
