@@ -110,7 +110,11 @@ class VLLM(Engine):
             argv.append("--enable-chunked-prefill" if chosen.chunked_prefill else "--no-enable-chunked-prefill")
         if chosen.speculative is not None:
             argv += ["--speculative-config", json.dumps(chosen.speculative)]
-        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=self._environment(chosen.threads), ready_timeout_s=600)
+        env = self._environment(chosen.threads)
+        if chosen.enforce_eager:
+            # else a helper that counts ranks is compiled when the first log-probabilities are asked for: 8 s
+            env["TORCHDYNAMO_DISABLE"] = "1"
+        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=env, ready_timeout_s=600)
 
     def _environment(self, threads: int) -> dict[str, str]:
         kept = cache_dir() / "vllm"
