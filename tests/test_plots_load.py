@@ -16,6 +16,12 @@ def texts(figure):
     return "\n".join(t.get_text() for t in figure.findobj(Text) if t.get_text())
 
 
+def test_a_rate_at_which_a_third_is_late_is_no_knee():
+    found = texts(plots.knee([goodput(10, 9.5), goodput(40, 26.0)], "TTFT at most 300 ms"))
+    assert "knee: 9.5 req/s in time" in found
+    assert "knee:" not in texts(plots.knee([goodput(40, 26.0)], "TTFT at most 300 ms"))
+
+
 def goodput(rate, value, **fields):
     spread = Spread(low=0.9 * value, high=1.1 * value, kind="bootstrap95")
     load = Load(workload="chats", arrival="open", request_rate=rate)
@@ -25,7 +31,7 @@ def goodput(rate, value, **fields):
 def test_the_knee_is_named_with_its_rate_the_limits_and_the_sample_counts():
     rows = [goodput(10, 9.5), goodput(30, 12.0), goodput(20, 18.5)]
     found = texts(plots.knee(rows, "TTFT at most 300 ms"))
-    assert "knee: 18.5 req/s in time\nat 20.0 offered" in found
+    assert "knee: 18.5 req/s in time\nof 20.0 offered" in found
     assert "in time: TTFT at most 300 ms" in found and MACHINE in found and "n=40, 40, 40" in found
     assert "client-bound" not in found
 

@@ -35,16 +35,11 @@ class Sweep:
     """Open loops at different request rates, the probes."""
 
     @property
-    def knee(self) -> Run:
-        """The probe with the highest goodput; of equal ones that with the lowest rate.
-
-        Raises:
-            LabsError: nothing was probed, or no probe met the limits at all.
-        """
-        ordered = sorted(self.open, key=lambda probe: (-goodput(probe), probe.load.request_rate or 0))
-        if not ordered or goodput(ordered[0]) == 0:
-            raise LabsError("no probe met the limits", "state limits that an idle server can meet")
-        return ordered[0]
+    def knee(self) -> Run | None:
+        """The probe with the highest goodput among those in which 9 of 10 requests met the limits; of equal ones that
+        with the lowest rate. None when there is no such probe."""
+        served = [probe for probe in self.open if share_met(probe) >= ENOUGH]
+        return min(served, key=lambda probe: (-goodput(probe), probe.load.request_rate or 0), default=None)
 
     def points(self) -> list[tuple[float, float, list[tuple[float | None, float | None]]]]:
         """(request rate, seconds of arrivals, (TTFT ms, TPOT ms) of each request) of every probe; TTFT is None for one

@@ -113,26 +113,24 @@ def effects(
     import torch
     from torch.nn import functional
 
-    cached = keys_and_values(texts)
+    plain = [_forward(ids, "none") for ids in texts]
+    layers = [(layer.keys[0], layer.values[0]) for cache, _ in plain for layer in cache.layers]
+    tokens = sum(map(len, texts))
     found = []
-    wanted = [_forward(ids, "none")[1] for ids in texts]
     for scheme in schemes:
-        loss, same, count = 0.0, 0, 0
-        for ids, baseline in zip(texts, wanted, strict=True):
-            logits = _forward(ids, scheme, only)[1]
-            target = torch.tensor(ids[1:])
-            loss += functional.cross_entropy(logits[:-1], target, reduction="sum").item()
+        loss, same = 0.0, 0
+        for ids, (_, baseline) in zip(texts, plain, strict=True):
+            logits = baseline if scheme == "none" else _forward(ids, scheme, only)[1]
+            loss += functional.cross_entropy(logits[:-1], torch.tensor(ids[1:]), reduction="sum").item()
             same += int((logits.argmax(-1) == baseline.argmax(-1)).sum())
-            count += len(ids)
-        layers = [(k, v) for keys, values in cached for k, v in zip(keys, values, strict=True)]
         found.append(
             Effect(
                 scheme=scheme,
-                key_error=sum(relative_error(k, scheme) for k, _ in layers) / len(layers),
-                value_error=sum(relative_error(v, scheme) for _, v in layers) / len(layers),
-                loss=loss / (count - len(texts)),
-                agreement=same / count,
-                tokens=count - len(texts),
+                key_error=sum(relative_error(keys, scheme) for keys, _ in layers) / len(layers),
+                value_error=sum(relative_error(values, scheme) for _, values in layers) / len(layers),
+                loss=loss / (tokens - len(texts)),
+                agreement=same / tokens,
+                tokens=tokens - len(texts),
             )
         )
     return found
@@ -157,7 +155,11 @@ def _forward(ids: Sequence[int], scheme: Scheme, only: str = "") -> tuple[Any, t
             values = value_states if only == "keys" else round_to(value_states, scheme)
             return super().update(keys, values, layer_idx, *args, **kwargs)
 
-    cache = Rounded()
-    with torch.inference_mode():
-        logits = _model()(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True).logits[0]
+    cache, threads = Rounded(), torch.get_num_threads()
+    torch.set_num_threads(1)  # several, on cores that others use as well, wait for each other at every layer
+    try:
+        with torch.inference_mode():
+            logits = _model()(input_ids=torch.tensor([list(ids)]), past_key_values=cache, use_cache=True).logits[0]
+    finally:
+        torch.set_num_threads(threads)
     return cache, logits.float()

@@ -196,19 +196,25 @@ KNEE = (
             ],
             100,
             20,
+            0.9,
         ),
+    ),
+    Case(
+        "more goodput, but too many are late",
+        equals([1.0, 1.0]),
+        ([[1.0, 2.0, [[50, 10]] * 2], [3.0, 2.0, [[50, 10]] * 4 + [[500, 10]] * 2]], 100, 20, 0.9),
     ),
     Case(
         "both limits count, and exactly at the limit is met",
         equals([1.0, 1.0]),
-        ([[2.0, 1.0, [[50, 30], [50, 31]]], [1.0, 1.0, [[100, 20]]]], 100, 20),
+        ([[2.0, 1.0, [[50, 30], [50, 31]]], [1.0, 1.0, [[100, 20]]]], 100, 20, 0.9),
     ),
     Case(
         "one that failed meets nothing; an answer of one token has no TPOT to miss",
         equals([4.0, 1.0]),
-        ([[4.0, 1.0, [[None, None], [20, None]]]], 100, 20),
+        ([[4.0, 1.0, [[None, None], [20, None]]]], 100, 20, 0.5),
     ),
-    Case("nothing was in time", equals(None), ([[1.0, 1.0, [[500, 10]]]], 100, 20)),
+    Case("nothing was in time", equals(None), ([[1.0, 1.0, [[500, 10]]]], 100, 20, 0.5)),
 )
 
 SPEC = LabSpec(

@@ -37,8 +37,7 @@ async def test_probes_go_down_when_the_limits_are_missed_and_then_there_is_no_kn
         endpoint(oracle), work, limits=IMPOSSIBLE, probes=3, probe_s=0.1, ceiling=80.0, progress=False
     )
     assert [run.load.request_rate for run in taken.open] == [40.0, 20.0, 10.0]
-    with pytest.raises(LabsError, match="no probe met the limits"):
-        _ = taken.knee
+    assert taken.knee is None
 
 
 async def test_no_prompt_is_sent_twice(oracle: OracleProcess) -> None:
@@ -74,6 +73,7 @@ async def test_a_failed_request_is_no_point_and_no_goodput(oracle: OracleProcess
     ((_, _, requests),) = taken.points()
     assert requests.count((None, None)) == len(requests) // 2
     assert share_met(taken.open[0]) == 0.5
+    assert taken.knee is None, "goodput alone is no knee: half of the users were not served"
 
 
 async def test_probes_need_limits_and_a_ceiling(oracle: OracleProcess) -> None:
