@@ -894,8 +894,8 @@ pd.DataFrame(
 #
 # fp8 has its own exponent per value and needs no scale. **INT8** has 256 equal steps, so it needs to know how long they are:
 # a **scale**, shared by many values. Which values share one? That depends on where the large ones are. Here are the real
-# keys and values of our model, for one text: how much larger is the largest channel of a head than its median channel, and
-# the largest token than the median token? (Means over layers and heads.)
+# keys and values of our model, for one text: how much larger is the largest channel of a head than its average channel, and
+# the largest token than the average token? (Means over layers and heads.)
 
 # %%
 SHORT = [text[: lab.pick(200, 400)] for text in TEXTS[:2]]
@@ -903,14 +903,14 @@ SHORT = [text[: lab.pick(200, 400)] for text in TEXTS[:2]]
 
 
 def stands_out(tensor, axis):
-    """Largest magnitude along the axis, over the median one."""
+    """Largest magnitude along the axis, over the average one."""
     sizes = tensor.abs().amax(dim=axis)
-    return float((sizes.amax(-1) / sizes.median(-1).values).mean())
+    return float((sizes.amax(-1) / sizes.mean(-1)).mean())
 
 
 pd.DataFrame(
     {
-        name: {"largest / median channel": stands_out(tensor, -2), "largest / median token": stands_out(tensor, -1)}
+        name: {"largest / average channel": stands_out(tensor, -2), "largest / average token": stands_out(tensor, -1)}
         for name, tensor in (("keys", keys), ("values", values))
     }
 ).round(2)
