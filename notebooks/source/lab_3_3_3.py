@@ -176,7 +176,7 @@ lab.check("BlockAllocator", BlockAllocator)
 
 # %%
 CONTEXT = 2560
-trace = workloads.mixed_lengths(lab.pick(quick=48, full=96), seed=0)
+trace = workloads.mixed_lengths(lab.pick(quick=64, full=96), seed=0)
 lengths = [(len(prompt), answer) for prompt, answer in trace]
 totals = [prompt + answer for prompt, answer in lengths]
 pd.DataFrame(
@@ -373,7 +373,7 @@ def work(n, seed):
 async def measure_concurrency(server):
     """Closed loops with 1 to 64 streams; returns the sweep."""
     taken = await bench.sweep(
-        server, work, concurrency=(1, 4, 16, 64), requests_per_stream=lab.pick(1.5, 4), workload="chats"
+        server, work, concurrency=(1, 4, 16, 64), requests_per_stream=lab.pick(3, 4), workload="chats"
     )
     lab.record(taken.measurements("output_throughput", "request_throughput", "ttft", "tpot", "completion_tokens"))
     one = taken.closed[0]
