@@ -649,7 +649,7 @@ async def measure_client_bound(server):
     for name in ("free client", "busy client"):
         chore = asyncio.create_task(compute_all_the_time()) if name == "busy client" else None
         try:
-            run = await bench.run(server, offered, request_rate=5.0, warmup=False, workload=f"light load, {name}")
+            run = await bench.run(server, offered, request_rate=5.0, warmup=False, workload=name)
         finally:
             if chore:
                 chore.cancel()
@@ -967,8 +967,8 @@ pd.DataFrame(lateness).round(2)
 # also stand at runs whose client did nothing wrong but wait for a core: then their latencies are upper bounds.)
 
 # %%
-light = [m for m in lab.measurements() if m.load.workload.startswith("light load")]
-plots.bars(light, "ttft", title="The same load on the same server, asked by two clients")
+light = [m for m in lab.measurements() if m.load.workload in lateness]
+plots.bars(light, "ttft", title="The same load, two clients")
 
 # %% [markdown]
 # ### Can we trust the count?
