@@ -54,6 +54,7 @@ METRICS: dict[str, Metric] = {
         Metric(name="cached_tokens", title="Cached prompt tokens", unit="tokens", better="higher"),
         Metric(name="cache_hit_rate", title="Prefix cache hit rate", unit="ratio", better="higher"),
         Metric(name="cache_prediction_error", title="Cached tokens, off the prediction", unit="pages", better="lower"),
+        Metric(name="prediction_error", title="Prediction, off the measured figure", unit="ratio", better="lower"),
         Metric(name="valid_rate", title="Output that is valid under the constraint", unit="ratio", better="higher"),
         Metric(name="engine_steps", title="Engine steps", unit="steps", better="lower"),
         Metric(name="preemptions", title="Preemptions", unit="requests", better="lower"),

@@ -11,6 +11,7 @@ from labs_helpers.syllabus.requirements import (
     all_valid,
     concurrencies_measured,
     engines_measured,
+    figures_within,
     none_failed,
     prediction_holds,
     ratio_at_most,
@@ -123,3 +124,21 @@ def test_an_empty_result_meets_nothing():
     entry = syllabus.find("3.3.1")
     met = [requirement(result()).name for requirement in entry.spec().requirements if requirement(result()).met]
     assert met == ["no request failed"]
+
+
+def test_every_figure_that_counts_lies_within_its_limits():
+    rule = figures_within("speedup", least=1.5, workload="mixed")
+
+    def row(value, workload="mixed", streams=16, metric="speedup"):
+        return figure(metric, value=value, load=Load(workload=workload, concurrency=streams))
+
+    assert rule(result(row(1.6), row(0.3, "other"))).met
+    assert not rule(result(row(1.4))).met
+    assert not rule(result(row(1.6), row(1.4))).met
+    assert not rule(result(row(1.6, "other"))).met, "nothing was measured under this workload"
+    at_16 = figures_within("throughput_gain", least=4, concurrency=16)
+    assert at_16(result(row(5, metric="throughput_gain"), row(1, streams=4, metric="throughput_gain"))).met
+    assert not at_16(result(row(9, streams=64, metric="throughput_gain"))).met
+    between = figures_within("kv_cache_usage", least=0, most=1)
+    assert between(result(figure("kv_cache_usage", value=0.97))).met
+    assert not between(result(figure("kv_cache_usage", value=1.2))).met

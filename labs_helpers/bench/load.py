@@ -1,7 +1,8 @@
-"""Two ways to offer requests: a fixed number in flight (closed loop), or arrivals that wait for nobody (open loop).
+"""Ways to offer requests: a fixed number in flight (closed loop), arrivals that wait for nobody (open loop), waves.
 
 In a closed loop a slow server is offered less work, so its latencies look better than its users' would. In an open
-loop requests keep arriving, and the clock of each starts at its scheduled arrival.
+loop requests keep arriving, and the clock of each starts at its scheduled arrival. A wave is sent when the slowest
+request of the one before it has ended: what static batching does to a server that could do better.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Literal
 
 import numpy as np
 
@@ -29,10 +31,11 @@ _TIMER_TICK_S = 0.001
 
 @dataclass(frozen=True)
 class Plan:
-    """What is offered, and when: a closed loop of `streams`, or an open loop when there are `offsets`."""
+    """What is offered, and when: a closed loop of `streams` (or waves of so many), an open loop with `offsets`."""
 
     requests: tuple[Request, ...]
     streams: int = 1
+    waves: bool = False
     offsets: Floats | None = None
     request_rate: float | None = None
     burstiness: float = 1.0
@@ -42,7 +45,16 @@ class Plan:
         """Send everything. Results are in the order of the requests."""
         if self.offsets is not None:
             return await open_loop(send, self.requests, self.offsets, done)
+        if self.waves:
+            return await in_waves(send, self.requests, self.streams, done)
         return await closed_loop(send, self.requests, self.streams, done)
+
+    @property
+    def arrival(self) -> Literal["closed", "open", "waves"]:
+        """How the requests arrive, as `Load` names it."""
+        if self.offsets is not None:
+            return "open"
+        return "waves" if self.waves else "closed"
 
 
 def make_plan(
@@ -52,6 +64,7 @@ def make_plan(
     request_rate: float | None,
     burstiness: float,
     seed: int,
+    waves: bool = False,
 ) -> Plan:
     """The plan for `requests` of the offered ones, in turns where there are fewer.
 
@@ -60,6 +73,8 @@ def make_plan(
     """
     if concurrency is not None and request_rate is not None:
         raise LabsError("a load has a concurrency or a request rate, not both", "leave one of them out")
+    if waves and request_rate is not None:
+        raise LabsError("waves have a size, not a request rate", "give the size of a wave as concurrency")
     n = len(offered) if requests is None else requests
     if n < 1:
         raise LabsError(f"requests is {n}", "send at least one request")
@@ -68,6 +83,7 @@ def make_plan(
     return Plan(
         requests=tuple(islice(cycle(offered), n)),
         streams=1 if concurrency is None else concurrency,
+        waves=waves,
         offsets=None if request_rate is None else arrivals(n, request_rate, burstiness, seed),
         request_rate=request_rate,
         burstiness=burstiness,
@@ -98,6 +114,18 @@ async def closed_loop(
         for _ in range(min(concurrency, len(requests))):
             group.create_task(one_stream())
     return [c for c in captures if c is not None]
+
+
+async def in_waves(send: Send, requests: Sequence[Request], size: int, done: Done = lambda _: None) -> list[Capture]:
+    """Send `size` requests at once, wait until the last of them is answered, send the next ones.
+
+    All requests of a wave are due when it begins.
+    """
+    captures: list[Capture] = []
+    for first in range(0, len(requests), size):
+        wave = requests[first : first + size]
+        captures += await closed_loop(send, wave, len(wave), done)
+    return captures
 
 
 async def open_loop(

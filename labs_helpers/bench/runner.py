@@ -30,6 +30,7 @@ async def run(
     concurrency: int | None = None,
     request_rate: float | None = None,
     burstiness: float = 1.0,
+    waves: bool = False,
     output_tokens: int = 64,
     requests: int | None = None,
     workload: str = "",
@@ -47,6 +48,7 @@ async def run(
         prompts: text, token ids or messages; a `Request` is sent as it is.
         concurrency: closed loop with this many requests in flight; 1 when no `request_rate` is given either.
         request_rate: open loop with this many arrivals per second, Poisson unless `burstiness` (gamma shape) is not 1.
+        waves: send `concurrency` requests at a time and wait for the slowest of them, as static batching does.
         output_tokens: `max_tokens` of every prompt that is not a `Request`.
         requests: how many to send; all prompts once by default. More than there are prompts repeats them, which a
             prefix cache will notice: the run is flagged 'repeated-prompts'.
@@ -64,7 +66,7 @@ async def run(
             failures are samples with an error, and a flag on every measurement.
     """
     offered = as_requests(prompts, max_tokens=output_tokens, **request_fields)
-    plan = make_plan(offered, requests, concurrency, request_rate, burstiness, seed)
+    plan = make_plan(offered, requests, concurrency, request_rate, burstiness, seed, waves)
     async with client.open_session() as session:
         target = await resolve(server, session)
         for request in offered:
@@ -126,7 +128,7 @@ def _load(plan: Plan, workload: str, good: Sequence[Sample]) -> Load:
     is_open = plan.offsets is not None
     return Load(
         workload=workload,
-        arrival="open" if is_open else "closed",
+        arrival=plan.arrival,
         concurrency=None if is_open else plan.streams,
         request_rate=plan.request_rate,
         burstiness=plan.burstiness if is_open else None,

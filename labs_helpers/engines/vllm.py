@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from labs_helpers.engines import install, options
 from labs_helpers.engines.base import Availability, Counters, Engine, LaunchSpec, ModelSpec
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from labs_helpers.machine import Machine
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16"}
+WRONG_ON_CPU = ("int8_per_token_head", "fp8_per_token_head")
+"""KV types that vLLM 0.32.0 takes on a CPU, although its CPU attention does not list them (`CPUAttentionBackend.
+supported_kv_cache_dtypes`) and nothing stores their scales. Answers are wrong, and a larger load kills the worker. See
+tests/engines/test_real_vllm_kv_cache.py, which fails when that has changed."""
 
 
 class VLLMOptions(options.Options):
@@ -31,6 +35,16 @@ class VLLMOptions(options.Options):
     kv_cache_dtype: Literal["auto", "fp8", "fp8_e5m2", "fp8_e4m3"] = Field(
         "auto", description="auto, fp8, fp8_e4m3 or fp8_e5m2; auto is the model's own type"
     )
+
+    @field_validator("kv_cache_dtype", mode="before")
+    @classmethod
+    def _refuse_wrong_output(cls, dtype: Any) -> Any:
+        if dtype in WRONG_ON_CPU:
+            raise ValueError(
+                "vLLM 0.32.0 accepts it on a CPU, and then gives wrong output: it has no kernel for it there"
+            )
+        return dtype
+
     kv_cache_bytes: int = Field(512 * 2**20, ge=2**20, description="bytes of KV cache")
     block_size: int | None = Field(None, ge=1, description="tokens of one KV block; None: vLLM's choice")
     chunked_prefill: bool | None = Field(None, description="split long prefills over steps; None: vLLM's choice")
@@ -96,7 +110,11 @@ class VLLM(Engine):
             argv.append("--enable-chunked-prefill" if chosen.chunked_prefill else "--no-enable-chunked-prefill")
         if chosen.speculative is not None:
             argv += ["--speculative-config", json.dumps(chosen.speculative)]
-        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=self._environment(chosen.threads), ready_timeout_s=600)
+        env = self._environment(chosen.threads)
+        if chosen.enforce_eager:
+            # else a helper that counts ranks is compiled when the first log-probabilities are asked for: 8 s
+            env["TORCHDYNAMO_DISABLE"] = "1"
+        return LaunchSpec(argv=(*argv, *chosen.extra_args), env=env, ready_timeout_s=600)
 
     def _environment(self, threads: int) -> dict[str, str]:
         kept = cache_dir() / "vllm"

@@ -106,6 +106,30 @@ def popular(prefixes: int, n: int, prefix_tokens: int, tail_tokens: int = 32, *,
     return [[*opening, *_tail(tail_tokens, next(firsts), f"{seed}/q{i}")] for i, opening in enumerate(chosen)]
 
 
+def distinct(n: int, tokens: int, *, seed: int | str = 0) -> list[Ids]:
+    """`n` prompts of exactly so many tokens that share no beginning beyond the marker of the user's turn (of more than
+    some 300, one word more)."""
+    return _cut([tokens] * n, seed)
+
+
+def mixed_lengths(n: int, *, seed: int | str = 0) -> list[tuple[Ids, int]]:
+    """`n` (prompt, output tokens) as users of a chat send them: most answers are short, one in five is long.
+
+    Prompts have 32 to 64 tokens; short answers 4 to 16, long ones 64 to 128. Lengths of a seed do not depend on `n`.
+    """
+    draw = random.Random(f"mixed/{seed}")  # noqa: S311
+    lengths, outputs = [], []
+    for _ in range(n):
+        lengths.append(draw.randint(32, 64))
+        outputs.append(draw.randint(64, 128) if draw.random() < 0.2 else draw.randint(4, 16))
+    return list(zip(_cut(lengths, seed), outputs, strict=True))
+
+
+def held_out_texts(n: int, tokens: int, seed: int = 0) -> list[Ids]:
+    """`n` logs, inventories or manuals of the held-out side of the corpus, cut to exactly so many tokens."""
+    return [text_ids(long_document(tokens, seed + i))[:tokens] for i in range(n)]
+
+
 def service_entries(n: int, seed: int = 0) -> list[tuple[str, dict[str, Any]]]:
     """Requests for a JSON object, and the object each of them describes."""
     slots = Slots(random.Random(f"services/{seed}"), held_out=True)  # noqa: S311
@@ -180,6 +204,25 @@ def _tail(n: int, first: int, seed: int | str) -> Ids:
         raise LabsError(f"a tail of {n} tokens has no room for a text", f"use at least {SHORTEST_TAIL} tokens")
     tail: Ids = _tokenizer().encode(f"{TURN_END}\n{TURN_START}assistant\n").ids
     return [*_text(n - len(tail), first, seed), *tail]
+
+
+def _cut(lengths: list[int], seed: int | str) -> list[Ids]:
+    """A user's turn of each length, cut out of one long text. The first words differ; of more prompts than there are
+    words, the first two together."""
+    head: Ids = _tokenizer().encode(f"{TURN_START}user\n").ids
+    tail: Ids = _tokenizer().encode(f"{TURN_END}\n{TURN_START}assistant\n").ids
+    room = [length - len(head) - len(tail) - 2 for length in lengths]
+    if min(room, default=0) < 0:
+        raise LabsError(f"a prompt of {min(lengths)} tokens has no room for the markers", "use longer ones")
+    text = text_ids(long_document(max([4096, *room]), _number(seed)))
+    draw, words = random.Random(f"cut/{seed}"), list(_words())  # noqa: S311
+    draw.shuffle(words)
+    prompts = []
+    for number, size in enumerate(room):
+        start = draw.randrange(len(text) - size)
+        opening = (words[number % len(words)], words[(number + number // len(words)) % len(words)])
+        prompts.append([*head, *opening, *text[start : start + size], *tail])
+    return prompts
 
 
 def _first_exchange(document: Any) -> list[tuple[str, str]]:

@@ -11,6 +11,8 @@ from labs_helpers.plots.bars import bars, references, startup_and_memory
 from labs_helpers.plots.curves import latency_throughput, lines
 from labs_helpers.plots.decisions import decision_matrix
 from labs_helpers.plots.eviction import hit_rate_by_cache_size
+from labs_helpers.plots.knee import knee
+from labs_helpers.plots.live import live
 from labs_helpers.plots.request import timeline
 from labs_helpers.plots.roof import decode_vs_roofline
 from labs_helpers.plots.style import LabFigure, engine_colour
@@ -24,8 +26,10 @@ __all__ = [
     "decode_vs_roofline",
     "engine_colour",
     "hit_rate_by_cache_size",
+    "knee",
     "latency_throughput",
     "lines",
+    "live",
     "radix_tree",
     "references",
     "startup_and_memory",

@@ -151,7 +151,8 @@ def _draw(
     ax.set_yticks([at for at, _, _ in ticks], [text for _, text, _ in ticks])
     for tick, (_, _, weight) in zip(ax.get_yticklabels(), ticks, strict=True):
         tick.set_fontweight(weight)
-    style.finish_bars(ax, y, top, metric, room=1.75 if compact else 1.5)
+    flagged = any(m.flags for _, group in groups for m in group)
+    style.finish_bars(ax, y, top, metric, room=1.75 if compact or flagged else 1.5)
 
 
 def _draw_published(ax: Axes, cited: Sequence[Measurement], metric: str, sources: Sequence[str]) -> None:

@@ -118,6 +118,41 @@ def all_valid(engines: Iterable[str], workload: str, at_least: int) -> Rule:
     return rule
 
 
+def figures_within(
+    metric: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    workload: str = "",
+    concurrency: int | None = None,
+    at_least: int = 1,
+) -> Rule:
+    """Every figure of this metric lies in the given range; so many engines have one.
+
+    With `workload` or `concurrency`, only figures of such loads count.
+    """
+
+    def rule(result: LabResult) -> Requirement:
+        rows = [
+            m
+            for m in result.select(metric, source="measured")
+            if (not workload or m.load.workload == workload)
+            and (concurrency is None or m.load.concurrency == concurrency)
+        ]
+        inside = [m for m in rows if (least is None or m.value >= least) and (most is None or m.value <= most)]
+        bounds = [f"at least {least:g}"] if least is not None else []
+        bounds += [f"at most {most:g}"] if most is not None else []
+        where = [workload] if workload else []
+        where += [f"concurrency {concurrency}"] if concurrency is not None else []
+        return Requirement(
+            name=" ".join([f"{metric} {' and '.join(bounds)}".strip(), *([f"({', '.join(where)})"] if where else [])]),
+            met=len(_engines(rows)) >= at_least and len(inside) == len(rows),
+            detail=", ".join(f"{m.engine} {m.value:.3g}" for m in rows[:6]) or "not measured",
+        )
+
+    return rule
+
+
 def none_failed() -> Rule:
     """No request of any load failed: what the survivors of a half-failed load show is not the engine's speed."""
 

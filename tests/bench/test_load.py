@@ -9,7 +9,7 @@ import pytest
 
 from labs_helpers import bench
 from labs_helpers.bench.client import clock
-from labs_helpers.bench.load import arrivals, closed_loop, open_loop
+from labs_helpers.bench.load import arrivals, closed_loop, in_waves, make_plan, open_loop
 from labs_helpers.bench.request import Request
 from labs_helpers.bench.sample import Capture
 from labs_helpers.errors import LabsError
@@ -122,3 +122,36 @@ async def test_open_loop_ttft_holds_the_wait_in_the_servers_queue(one_slot_oracl
     assert last.ttft_s >= waited > 0.3
     polite = await bench.run(endpoint, work, concurrency=1, **common)
     assert np.median(polite.values("ttft")) < np.median(offered.values("ttft"))
+
+
+async def test_a_wave_waits_for_the_slowest_of_the_one_before() -> None:
+    server = FakeServer()
+    slow = {"3": 0.05, "9": 0.03}
+    ended: dict[str, float] = {}
+
+    async def send(request: Request, due: float) -> Capture:
+        server.seen.append((request.prompt, due))
+        sent = clock()
+        await asyncio.sleep(slow.get(str(request.prompt), 0.001))
+        ended[str(request.prompt)] = clock()
+        return Capture(due, sent, (clock(),), (1,), b"x")
+
+    captures = await in_waves(send, REQUESTS, 8)
+    assert [prompt for prompt, _ in server.seen] == [r.prompt for r in REQUESTS]
+    assert len(captures) == 20
+    for first in (8, 16):
+        before = max(ended[str(i)] for i in range(first - 8, first))
+        assert min(c.sent for c in captures[first : first + 8]) >= before
+
+
+async def test_a_wave_is_all_in_flight_at_once_and_no_more() -> None:
+    server = FakeServer()
+    await in_waves(server.send, REQUESTS, 8)
+    assert server.most_in_flight == 8
+
+
+def test_waves_have_a_size_and_no_rate() -> None:
+    plan = make_plan(REQUESTS, None, 4, None, 1.0, 0, waves=True)
+    assert (plan.arrival, plan.streams) == ("waves", 4)
+    with pytest.raises(LabsError, match="not a request rate"):
+        make_plan(REQUESTS, None, None, 2.0, 1.0, 0, waves=True)

@@ -114,3 +114,30 @@ def test_service_entries_say_what_is_in_them():
     for prompt, entry in entries:
         jsonschema.validate(entry, {"type": "object", "required": ["name", "port", "engine"]})
         assert all(str(value) in prompt for value in entry.values())
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(1, 12), st.integers(16, 300), st.integers(0, 9))
+def test_distinct_prompts_have_their_length_and_share_nothing_but_the_marker(n, tokens, seed):
+    work = workloads.distinct(n, tokens, seed=seed)
+    assert [len(prompt) for prompt in work] == [tokens] * n
+    assert all(shared(a, b) == MARKER for i, a in enumerate(work) for b in work[:i])
+    assert all(workloads._tokenizer().decode(p, skip_special_tokens=False).startswith(TURN_START) for p in work)
+
+
+def test_a_longer_trace_begins_with_the_same_lengths():
+    short, long = workloads.mixed_lengths(20), workloads.mixed_lengths(60)
+    assert [(len(p), n) for p, n in short] == [(len(p), n) for p, n in long[:20]]
+
+
+def test_mixed_lengths_are_those_that_are_stated():
+    trace = workloads.mixed_lengths(400, seed=1)
+    assert all(32 <= len(prompt) <= 64 for prompt, _ in trace)
+    assert all(4 <= n <= 16 or 64 <= n <= 128 for _, n in trace)
+    assert 0.1 < sum(n >= 64 for _, n in trace) / len(trace) < 0.3
+
+
+def test_held_out_texts_are_cut_to_length_and_differ():
+    texts = workloads.held_out_texts(3, 200)
+    assert [len(text) for text in texts] == [200] * 3
+    assert len({tuple(text) for text in texts}) == 3
