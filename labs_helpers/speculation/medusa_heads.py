@@ -63,9 +63,7 @@ class MedusaHeads(nn.Module):
 
         hidden: [..., hidden], the model's state after its final norm.
         """
-        return [
-            self.lm_heads[0 if self.shared else i](block(hidden)) for i, block in enumerate(self.blocks)
-        ]
+        return [self.lm_heads[0 if self.shared else i](block(hidden)) for i, block in enumerate(self.blocks)]
 
     def config(self) -> dict[str, object]:
         """config.json as vLLM reads it."""
