@@ -31,8 +31,8 @@ class Norm:
 class Rotation:
     """Rotary positions as complex numbers: turns [positions, 1, head size / 2].
 
-    A head's values stand in pairs (i, i + half) in Llama's weights; `interleave` puts each pair side by side, so that one
-    complex product turns all heads. Keys and queries are laid out alike, so their products are Llama's.
+    A head's values stand in pairs (i, i + half) in Llama's weights; `interleave` puts each pair side by side, so that
+    one complex product turns all heads. Keys and queries are laid out alike, so their products are Llama's.
     """
 
     def __init__(self, positions: int, spec: Architecture) -> None:

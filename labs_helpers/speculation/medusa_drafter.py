@@ -36,13 +36,24 @@ class Medusa:
             )
         self.tree = tree
         used = max(tree.depth, 1)
-        layers = [[block.layers[j] for block in heads.blocks][:used] for j in range(len(heads.blocks[0].layers))]
-        first, *later = layers
+        tensors = heads.state_dict()
+        layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("blocks."))
+
+        def part(head: int, layer: int, what: str) -> torch.Tensor:
+            return tensors[f"blocks.{head}.layers.{layer}.{what}"]
+
         self._first = Linear(
-            torch.cat([part.weight for part in first]), torch.cat([part.bias for part in first]), kind, silu=True
+            torch.cat([part(head, 0, "weight") for head in range(used)]),
+            torch.cat([part(head, 0, "bias") for head in range(used)]),
+            kind,
+            silu=True,
         )
-        self._later = [[Linear(part.weight, part.bias, kind, silu=True) for part in layer] for layer in later]
-        self._outputs = [Linear(head.weight, None, kind) for head in list(heads.lm_heads)[:used]]
+        self._later = [
+            [Linear(part(head, layer, "weight"), part(head, layer, "bias"), kind, silu=True) for head in range(used)]
+            for layer in range(1, layers)
+        ]
+        outputs = 1 if heads.shared else used
+        self._outputs = [Linear(tensors[f"lm_heads.{i}.weight"], None, kind) for i in range(outputs)]
         self._shared, self._heads, self._ids = heads.shared, used, heads.token_map.clone()
         self._best = max(tree.ranks) == 0
         self._most = max(tree.ranks) + 1
@@ -63,11 +74,8 @@ class Medusa:
         if len(self.tree) == 1 or room < 1:
             return Draft((), NOTHING)
         logits = self.logits(self._hidden)
-        if self._best:
-            indices = logits.argmax(-1)
-        else:
-            indices = logits.topk(self._most, -1).indices.view(-1)[self._picked]
-        return Draft(tuple(self._ids[indices].tolist()), self.tree)
+        best = logits.argmax(-1) if self._best else logits.topk(self._most, -1).indices.view(-1)[self._picked]
+        return Draft(tuple(self._ids[best].tolist()), self.tree)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[heads, draft vocabulary] from the state [1, hidden] after the final norm."""

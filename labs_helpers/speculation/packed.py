@@ -1,8 +1,8 @@
 """One matrix, laid out once for the processor: what makes a product with few rows as fast as memory allows.
 
 A decoding step reads every weight once, so its time is the weights' bytes over the bandwidth, if the product's inner
-loop gets out of the way. oneDNN's blocked layout does (`mkldnn::_reorder_linear_weight`, what torch.compile uses when it
-freezes a model): up to six rows cost hardly more than one, where `torch.mm` pays for the second row already.
+loop gets out of the way. oneDNN's blocked layout does (`mkldnn::_reorder_linear_weight`, what torch.compile uses when
+it freezes a model): up to six rows cost hardly more than one, where `torch.mm` pays for the second row already.
 """
 
 from __future__ import annotations

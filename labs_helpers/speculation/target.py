@@ -1,8 +1,8 @@
 """The course model for one sequence, as lean as plain torch allows: every loop of the course, plain or not, runs on it.
 
 What it does without: module calls, a growing cache, masks made anew, four small matrices where one will do. What it
-keeps: Llama's mathematics in fp32. With `bf16` the weights and what is multiplied with them are bf16; the residual stream,
-norms and attention stay fp32.
+keeps: Llama's mathematics in fp32. With `bf16` the weights and what is multiplied with them are bf16; the residual
+stream, norms and attention stay fp32.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Output:
     """What one pass of the model says.
 
     logits: fp32 [rows, vocabulary]; hidden: fp32 [rows, hidden], after the final norm; taps: the inputs of the tapped
-    layers side by side, fp32 [tokens, taps * hidden], or None. Rows are all tokens, or the last where only that was asked.
+    layers side by side, fp32 [tokens, taps * hidden], or None. Rows are all tokens, or the last if only that was asked.
     """
 
     logits: torch.Tensor
@@ -62,7 +62,7 @@ class State:
 
 
 class Target:
-    """A Llama with packed weights and one static key-value cache. One sequence at a time: `prefill` begins a new one."""
+    """A Llama with packed weights and one static key-value cache: one sequence at a time, `prefill` begins a new one."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Target:
         return self.head.bytes + sum(layer.bytes for layer in self.layers)
 
     def prefill(self, ids: Sequence[int], taps: tuple[int, ...] = (), *, all_rows: bool = False) -> State:
-        """Read a prompt into an empty cache. The last layer and the head run for the last token only, unless `all_rows`.
+        """Read a prompt into an empty cache. Only the last token leaves the last layer, unless `all_rows`.
 
         Raises:
             LabsError: the prompt is empty or longer than the cache.
@@ -155,10 +155,10 @@ class Target:
     def verify(
         self, state: State, tokens: Sequence[int], positions: Sequence[int], mask: Sequence[Sequence[int]]
     ) -> torch.Tensor:
-        """Logits [n, vocabulary] of n tokens behind a state, by hand: what one verification is. `state` stays as it is.
+        """Logits [n, vocabulary] of n tokens behind a state: what one verification is. `state` stays as it is.
 
-        positions: steps from the first of these tokens (0, 1, 1, 2 ...). mask: n rows of 0 and 1 over the n tokens; all of
-        them see the whole state.
+        positions: steps from the first of these tokens (0, 1, 1, 2 ...). mask: n rows of 0 and 1 over the n tokens;
+        all of them see the whole state.
         """
         with torch.inference_mode():
             seen = torch.tensor(mask, dtype=torch.bool)
@@ -178,9 +178,9 @@ class Target:
     ) -> Output:
         """One pass over int64 tokens [n] behind `past` cached rows.
 
-        turns: complex [n, 1, head size / 2], the rotation of each token. mask: fp32 [n * query heads per KV head, past + n]
-        or None (one token, or a prompt read causally from an empty cache). last_row: only the last token leaves the
-        last layer.
+        turns: complex [n, 1, head size / 2], the rotation of each token. mask: fp32 [n * query heads per KV head,
+        past + n], or None (one token, or a prompt read causally from an empty cache). last_row: only the last token
+        leaves the last layer.
         """
         x = self.embedding[tokens]
         tapped = []

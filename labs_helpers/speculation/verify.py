@@ -58,7 +58,8 @@ def rejection_accept(
 
     target: fp32 [nodes, vocabulary], the model's probabilities after each node. draft: fp32 [nodes, vocabulary], row n
     the distribution that the children of n were drawn from; None when they were not drawn but chosen (a head's best
-    candidates, a copied text): then q has all its weight on x, x is accepted with p(x), and a rejection takes x out of p.
+    candidates, a copied text): then q has all its weight on x, x is accepted with p(x), and a rejection takes x out
+    of p.
     """
     import torch
 
@@ -106,7 +107,7 @@ def typical_accept(
     epsilon: float = 0.09,
     delta: float = 0.3,
 ) -> Verdict:
-    """LOSSY: accept every draft with p(x) > min(epsilon, delta * exp(-H(p))), H the entropy of p; the longest path wins.
+    """LOSSY: accept drafts with p(x) > min(epsilon, delta * exp(-H(p))), H the entropy of p; the longest path wins.
 
     Among paths of one length the likelier last draft wins. The bonus is drawn from p. Defaults are medusa-llm's.
     """
