@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from labs_helpers.speculation.drafters import draft_model, medusa, prompt_lookup
+    from labs_helpers.speculation.drafters import draft_model, eagle, eagle3, medusa, prompt_lookup
     from labs_helpers.speculation.loop import Generation, generate
     from labs_helpers.speculation.target import State, Target
     from labs_helpers.speculation.tree import Tree, choose_tree
@@ -32,6 +32,8 @@ _PLACES = {
     "prompt_lookup": "drafters",
     "draft_model": "drafters",
     "medusa": "drafters",
+    "eagle": "drafters",
+    "eagle3": "drafters",
 }
 
 __all__ = [
@@ -42,6 +44,8 @@ __all__ = [
     "Verdict",
     "choose_tree",
     "draft_model",
+    "eagle",
+    "eagle3",
     "generate",
     "greedy_accept",
     "medusa",

@@ -14,6 +14,9 @@ from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
     from labs_helpers.speculation.draft_model import DraftModel
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
+    from labs_helpers.speculation.eagle_draft import EagleDraft
+    from labs_helpers.speculation.eagle_drafter import Eagle
     from labs_helpers.speculation.lookup import PromptLookup
     from labs_helpers.speculation.medusa_drafter import Medusa
     from labs_helpers.speculation.medusa_heads import MedusaHeads
@@ -78,6 +81,49 @@ def medusa(
         heads = MedusaHeads.load(folder)
         tree = tree or choose_tree(calibrated_accuracy(folder), nodes)
     return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind)
+
+
+def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind: WeightType = "int8") -> Eagle:
+    """EAGLE, the first: a chain of `depth` tokens from the target's last hidden state.
+
+    Raises:
+        LabsError: the weights are missing.
+    """
+    from labs_helpers.speculation.eagle_draft import EagleDraft
+    from labs_helpers.speculation.eagle_drafter import Eagle
+    from labs_helpers.speculation.eagle_runtime import eagle_layer
+
+    draft = draft or EagleDraft.load(weights_dir("eagle"))
+    return Eagle("eagle", target, eagle_layer(draft, target, kind), depth)
+
+
+def eagle3(
+    target: Target,
+    depth: int = 5,
+    topk: int = 1,
+    nodes: int | None = None,
+    draft: Eagle3Draft | None = None,
+    kind: WeightType = "int8",
+    confident: float = 0.0,
+) -> Eagle:
+    """EAGLE-3: a chain of `depth` tokens, or with `topk` and `nodes` a tree that grows where the draft is confident.
+
+    Args:
+        topk: nodes expanded per step.
+        nodes: drafted nodes that are verified.
+        draft: another draft, for instance a just trained one.
+        confident: end a chain when its probability falls below this.
+
+    Raises:
+        LabsError: the weights are missing.
+    """
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
+    from labs_helpers.speculation.eagle_drafter import Eagle
+    from labs_helpers.speculation.eagle_runtime import eagle3_layer
+    from labs_helpers.speculation.features import TAPS
+
+    draft = draft or Eagle3Draft.load(weights_dir("eagle3"))
+    return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident)
 
 
 def calibrated_accuracy(folder: Path) -> list[list[float]]:

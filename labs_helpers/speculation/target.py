@@ -62,7 +62,7 @@ class State:
 
 
 class Target:
-    """A Llama with packed weights and one static key-value cache: one sequence at a time, `prefill` begins a new one."""
+    """A Llama with packed weights and one static key-value cache: one sequence at a time, from `prefill` on."""
 
     def __init__(
         self,
@@ -74,7 +74,8 @@ class Target:
         self.spec, self.precision, self.capacity = spec, precision, capacity
         self.end_ids = END_IDS
         self.embedding = tensors["model.embed_tokens.weight"].float()
-        self.head = Linear(tensors.get("lm_head.weight", self.embedding), kind=precision)
+        self.head_weight = tensors.get("lm_head.weight", self.embedding).float()
+        self.head = Linear(self.head_weight, kind=precision)
         self.norm = Norm(tensors["model.norm.weight"], spec.norm_eps)
         self.rotation = Rotation(capacity + ROOM, spec)
         self.cache = torch.zeros(spec.layers, capacity + ROOM, 2 * spec.kv_heads, spec.head_dim)
