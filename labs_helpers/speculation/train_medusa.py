@@ -14,9 +14,9 @@ from labs_helpers.speculation.features import Answered
 from labs_helpers.speculation.fitting import Batch, Fit, fit
 from labs_helpers.speculation.medusa import MedusaHeads
 
-HEADS, LAYERS = 5, 2
+HEADS, LAYERS = 6, 2
 POSITIONS_PER_STEP = 1024
-STEPS = 2600
+STEPS = 1600
 OUTPUT_LR, BLOCK_LR = 4e-3, 4e-3
 PAST_THE_END_WEIGHT, PAST_THE_END = 0.3, 16
 """What tokens past an answer's end count, and how many of them."""
