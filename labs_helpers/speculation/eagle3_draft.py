@@ -28,10 +28,6 @@ class MiddleLayer(DraftLayer):
         self.input_layernorm = Norm(spec)
         self.hidden_norm = Norm(spec)
 
-    def join(self, embeddings: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """What the attention reads: [..., 2 hidden]. The residual is the feature itself, without norm."""
-        return torch.cat([self.input_layernorm(embeddings), self.hidden_norm(features)], -1)
-
 
 class Eagle3Draft(nn.Module):
     """`fc` fuses the three features; `midlayer`; `norm` and `lm_head` for the draft vocabulary.
@@ -53,6 +49,26 @@ class Eagle3Draft(nn.Module):
         self.lm_head = nn.Linear(spec.hidden, len(token_map), bias=False)
         self.register_buffer("d2t", token_map - torch.arange(len(token_map)))
         self.register_buffer("t2d", torch.zeros(spec.vocabulary, dtype=torch.bool).index_fill(0, token_map, True))
+
+    @property
+    def layer(self) -> DraftLayer:
+        """The decoder layer."""
+        return self.midlayer
+
+    def fuse(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        """The model's low, middle and high features as one, [..., hidden]."""
+        found: torch.Tensor = self.fc(torch.cat([features[name] for name in ("low", "middle", "high")], -1))
+        return found
+
+    def enter(self, embeddings: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention reads, [..., 2 hidden], and the residual it is added to: the feature, without a norm."""
+        layer = self.midlayer
+        return torch.cat([layer.input_layernorm(embeddings), layer.hidden_norm(features)], -1), features
+
+    def logits(self, output: torch.Tensor) -> torch.Tensor:
+        """Over the draft vocabulary, from the layer's output."""
+        found: torch.Tensor = self.lm_head(self.norm(output))
+        return found
 
     @property
     def token_map(self) -> torch.Tensor:

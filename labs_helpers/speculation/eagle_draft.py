@@ -27,10 +27,16 @@ class EagleDraft(nn.Module):
         self.fc = nn.Linear(2 * spec.hidden, spec.hidden, bias=False)
         self.layers = nn.ModuleList([DraftLayer(spec.hidden, spec)])
 
-    def join(self, embeddings: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
-        """What the layer reads: [..., hidden] from the embeddings of the next tokens and the features."""
-        found: torch.Tensor = self.fc(torch.cat([embeddings, features], -1))
-        return found
+    @property
+    def layer(self) -> DraftLayer:
+        """The decoder layer."""
+        layer: DraftLayer = self.layers[0]  # type: ignore[assignment]
+        return layer
+
+    def enter(self, embeddings: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What attention reads and the residual it is added to, here the same, from the next tokens' embeddings."""
+        x = self.fc(torch.cat([embeddings, features], -1))
+        return x, x
 
     def config(self) -> dict[str, object]:
         """config.json as vLLM's `eagle` reads it."""

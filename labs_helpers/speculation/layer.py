@@ -30,7 +30,7 @@ class Attention(nn.Module):
             for matrix in (self.q_proj, self.k_proj, self.v_proj)
         )
         cos, sin = cos[:, None], sin[:, None]
-        return rotate(q, cos, sin).to(v.dtype), rotate(k, cos, sin).to(v.dtype), v
+        return rotate(q.float(), cos, sin).to(v.dtype), rotate(k.float(), cos, sin).to(v.dtype), v
 
     def output(self, attended: torch.Tensor) -> torch.Tensor:
         """[rows, heads, t, head size] to [rows, t, hidden]."""

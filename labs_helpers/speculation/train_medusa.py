@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,11 +14,12 @@ from labs_helpers.speculation.features import Answered
 from labs_helpers.speculation.fitting import Batch, Fit, fit
 from labs_helpers.speculation.medusa_heads import MedusaHeads
 
-HEADS = 5
+HEADS, LAYERS = 6, 2
 POSITIONS_PER_STEP = 1024
-STEPS = 2600
-OUTPUT_LR, BLOCK_LR = 1e-3, 1e-3
-PAST_THE_END_WEIGHT = 0.3
+STEPS = 1600
+OUTPUT_LR, BLOCK_LR = 4e-3, 4e-3
+PAST_THE_END_WEIGHT, PAST_THE_END = 0.3, 16
+"""What tokens past an answer's end count, and how many of them."""
 
 
 class Positions(NamedTuple):
@@ -39,14 +40,16 @@ def draft_index(token_map: torch.Tensor, vocabulary: int) -> torch.Tensor:
 
 
 def answer_weights(found: Answered) -> torch.Tensor:
-    """float32 [n], the weight of PREDICTING FROM each position: 0 in prompts, lower past an answer's end, 1 else."""
+    """float32 [n], what predicting FROM a position counts: 1 in answers, less a little past their end, 0 elsewhere."""
     weights = torch.zeros(len(found.ids))
     for span, prompt in zip(found.sequences(), found.prompts.tolist(), strict=True):
         start = span.start + prompt - 1
         weights[start : span.stop - 2] = 1.0
         ends = (found.ids[start + 1 : span.stop] == 2).nonzero()
         if len(ends):
-            weights[start + 1 + int(ends[0]) : span.stop - 2] = PAST_THE_END_WEIGHT
+            end = start + 1 + int(ends[0])
+            weights[end : span.stop - 2] = 0.0
+            weights[end : min(end + PAST_THE_END, span.stop - 2)] = PAST_THE_END_WEIGHT
     return weights
 
 
@@ -70,13 +73,13 @@ def batches(data: Positions, size: int, seed: int, workers: int = 2) -> Iterator
     while True:
         order = torch.randperm(len(data.weights), generator=torch.Generator().manual_seed(1000 * seed + epoch))
         for start in range(0, len(order) - size + 1, size):
-            yield lambda at=order[start : start + size]: (_parts(data, at, workers), len(at))
+            yield partial(_parts, data, order[start : start + size], workers)
         epoch += 1
 
 
-def _parts(data: Positions, at: torch.Tensor, workers: int) -> list[tuple[Positions, float]]:
+def _parts(data: Positions, at: torch.Tensor, workers: int) -> Batch:
     total = float(data.weights[at].sum())
-    return [(Positions(*(tensor[part] for tensor in data)), total) for part in at.chunk(workers)]
+    return [(Positions(*(tensor[part] for tensor in data)), total) for part in at.chunk(workers)], len(at)
 
 
 def loss(heads: MedusaHeads, part: tuple[Positions, float]) -> torch.Tensor:
@@ -107,7 +110,6 @@ def optimizers(heads: MedusaHeads) -> list[Any]:
 
 def train(heads: MedusaHeads, data: Positions, *, steps: int, seed: int, out: Path, recipe: str, **how: Any) -> Fit:
     """Train the heads in place; `how` as for `fit`."""
-    random.seed(seed)
     return fit(
         "Medusa heads",
         heads,

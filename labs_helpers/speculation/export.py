@@ -1,0 +1,112 @@
+"""The shipped drafts in the forms that other programs load, made on demand in the cache.
+
+vLLM and SGLang load the shipped folders as they are, in bf16; for comparisons token for token there are fp32 copies.
+medusa-llm 0.1 wants its own layout, see `medusa_llm`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from labs_helpers.errors import LabsError
+from labs_helpers.model.architecture import SPEC
+from labs_helpers.model.spec import draft_dir, made_in_cache, shipped_dir
+
+if TYPE_CHECKING:
+    import torch
+
+
+def draft_model_dir(name: str, precision: Literal["bf16", "fp32"] = "bf16") -> Path:
+    """A folder that vLLM and SGLang load: medusa, eagle3, eagle, or draft (a model of its own, with tokenizer).
+
+    fp32 holds exactly the numbers of bf16 in wider form.
+
+    Raises:
+        LabsError: no such draft or precision, the weights are missing, or the cache cannot be written.
+    """
+    shipped = draft_dir(name)
+    if precision == "bf16":
+        return shipped
+    if precision != "fp32":
+        raise LabsError(f"the draft {name} has no {precision!r} form", "use bf16 or fp32")
+    return made_in_cache(f"{name}-fp32", lambda folder: _widen(shipped, folder), shipped)
+
+
+def _widen(shipped: Path, folder: Path) -> None:
+    import shutil
+
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir()
+    for file in shipped.iterdir():
+        if file.suffix == ".json":
+            shutil.copyfile(file, folder / file.name)
+    config = json.loads((shipped / "config.json").read_text())
+    config |= {name: "float32" for name in ("torch_dtype", "dtype") if name in config}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    tensors = load_file(shipped / "model.safetensors")
+    wide = {name: t.to(torch.float32) if t.is_floating_point() else t for name, t in tensors.items()}
+    save_file(wide, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def medusa_llm(folder: Path | None = None) -> Path:
+    """A folder for medusa-llm 0.1: `base`, the course model in fp32, and beside it config.json and medusa_lm_head.pt.
+
+    Its KV cache has a key and a value for every query head, so those that query heads share are repeated in `base`.
+    Its heads know the whole vocabulary: tokens that ours do not know get the mean of the known ones' rows, and so the
+    mean of their logits, which is never the greatest.
+
+    Args:
+        folder: of our heads; the shipped ones by default.
+
+    Raises:
+        LabsError: the folder holds no Medusa heads, or the cache cannot be written.
+    """
+    source = folder or draft_dir("medusa")
+    return made_in_cache("medusa-llm", lambda made: _write_medusa_llm(source, made), source)
+
+
+def _write_medusa_llm(source: Path, made: Path) -> None:
+    import torch
+
+    from labs_helpers.speculation.medusa import MedusaHeads
+
+    heads = MedusaHeads.load(source)
+    _write_base(made / "base")
+    state: dict[str, torch.Tensor] = {}
+    for i, block in enumerate(heads.blocks):
+        for j, layer in enumerate(block.layers):  # type: ignore[arg-type]
+            state[f"{i}.{j}.linear.weight"], state[f"{i}.{j}.linear.bias"] = layer.weight.detach(), layer.bias.detach()
+        known = heads.lm_heads[0 if heads.shared else i].weight.detach()
+        rows = known.mean(0).repeat(SPEC.vocabulary, 1)
+        rows[heads.token_map] = known
+        state[f"{i}.{len(block.layers)}.weight"] = rows  # type: ignore[arg-type]
+    torch.save(state, made / "medusa_lm_head.pt")
+    config = {
+        "medusa_num_heads": heads.heads,
+        "medusa_num_layers": len(heads.blocks[0].layers),  # type: ignore[arg-type]
+        "base_model_name_or_path": str(made / "base"),
+    }
+    (made / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _write_base(folder: Path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from labs_helpers.model.checkpoint import llama_config
+    from labs_helpers.model.tokenizer import copy_tokenizer
+
+    folder.mkdir(parents=True)
+    tensors = {n: t.to(torch.float32) for n, t in load_file(shipped_dir() / "model.safetensors").items()}
+    for name in [n for n in tensors if "k_proj" in n or "v_proj" in n]:
+        shared = tensors[name].view(SPEC.kv_heads, SPEC.head_dim, SPEC.hidden)
+        tensors[name] = shared.repeat_interleave(SPEC.heads // SPEC.kv_heads, 0).reshape(-1, SPEC.hidden).contiguous()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    config = llama_config("fp32") | {"num_key_value_heads": SPEC.heads, "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    copy_tokenizer(shipped_dir(), folder)
