@@ -85,7 +85,7 @@ def hits_of(name: str, folder: Path, depth: int = DEPTH) -> Hits:
 
 
 def _medusa(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.medusa import MedusaHeads
+    from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     heads = MedusaHeads.load(folder)
     return lambda found: ranks(heads, found)[:, : min(depth, heads.heads)] == 0
@@ -130,7 +130,7 @@ def _unrolled(found: Answered, depth: int, tokens_of: Callable[[Any], list[torch
 
 
 def _eagle3(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.eagle3 import Eagle3Draft
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
     from labs_helpers.speculation.unroll import unroll
 
     draft, model = Eagle3Draft.load(folder), Frozen(dtype="float32")
@@ -143,7 +143,7 @@ def _eagle3(folder: Path, depth: int) -> Hits:
 
 
 def _eagle(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.eagle import EagleDraft
+    from labs_helpers.speculation.eagle_draft import EagleDraft
     from labs_helpers.speculation.unroll import unroll
 
     draft, model = EagleDraft.load(folder), Frozen(dtype="float32")
@@ -156,7 +156,6 @@ def _eagle(folder: Path, depth: int) -> Hits:
 
 
 def _draft(folder: Path, depth: int) -> Hits:
-    import torch
 
     from labs_helpers.model.scoring import load_model
 
@@ -189,4 +188,3 @@ def known_share(found: Answered, known: set[tuple[int, ...]]) -> float:
     """Share of the answers' 8-grams that occur in `known`, counted as often as they occur."""
     here = [tuple(ids[i : i + GRAM]) for ids in answers(found) for i in range(len(ids) - GRAM + 1)]
     return sum(gram in known for gram in here) / max(1, len(here))
-
