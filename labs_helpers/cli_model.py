@@ -3,31 +3,57 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from labs_helpers.cli_options import Json
+from labs_helpers.errors import LabsError
 from labs_helpers.paths import ROOT
+
+
+class Trainable(StrEnum):
+    """What `labs model train` trains."""
+
+    course = "course"
+    medusa = "medusa"
+    eagle3 = "eagle3"
+    eagle = "eagle"
+    draft = "draft"
+
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Authors: the course model.")
 
 
 @app.command("train")
 def train(
-    out: Annotated[Path, typer.Option(help="folder for checkpoints and weights")] = ROOT / "build" / "model",
+    what: Annotated[
+        Trainable, typer.Argument(help="the course model, or one of its drafts, which learn from its own answers")
+    ] = Trainable.course,
+    out: Annotated[
+        Path | None, typer.Option(help="folder for checkpoints and weights; by default build/model or build/DRAFT")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--from", help="a finished model's folder, to go on from it with long rows")
+        Path | None, typer.Option("--from", help="course: a finished model's folder, to go on from it with long rows")
     ] = None,
     seed: int = 0,
     scale: Annotated[float, typer.Option(min=0.001, help="share of the recipe's steps, for a trial")] = 1.0,
     resume: Annotated[bool, typer.Option("--resume/--fresh", help="Go on from the last checkpoint.")] = True,
 ) -> None:
-    """Train the course model from its corpus; resumable, seeded."""
-    from labs_helpers.model import train
+    """Train the course model from its corpus, or a draft from the course model; resumable, seeded."""
+    if what is Trainable.course:
+        from labs_helpers.model import train
 
-    print(train.train(out, seed=seed, scale=scale, resume=resume, weights=weights))
+        print(train.train(out or ROOT / "build" / "model", seed=seed, scale=scale, resume=resume, weights=weights))
+        return
+    if weights is not None:
+        raise LabsError("--from is for the course model", "a draft is trained from its start; it goes on by itself")
+    from labs_helpers.speculation import training
+
+    folder = out or ROOT / "build" / what.value
+    print(training.train(what.value, folder, seed=seed, scale=scale, resume=resume))
 
 
 @app.command("evaluate")

@@ -15,7 +15,7 @@ from labs_helpers.paths import cache_dir
 if TYPE_CHECKING:
     from labs_helpers.engines.base import ModelSpec
 
-__all__ = ["SPEC", "Architecture", "course_model_dir", "gguf_path", "model_spec", "shipped_dir"]
+__all__ = ["SPEC", "Architecture", "course_model_dir", "draft_dir", "gguf_path", "model_spec", "shipped_dir"]
 
 Precision = Literal["bf16", "fp32"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0"]
@@ -35,6 +35,24 @@ def shipped_dir() -> Path:
         raise LabsError(
             f"the course model is missing: no {folder / 'model.safetensors'}",
             "restore it with `git checkout`, or train it: ./labs model train",
+        )
+    return folder
+
+
+def draft_dir(name: str) -> Path:
+    """The shipped draft called `name`: medusa, eagle3, eagle or draft, in bf16.
+
+    Raises:
+        LabsError: there is no such draft, or the checkout lacks it.
+    """
+    drafts = ("medusa", "eagle3", "eagle", "draft")
+    if name not in drafts:
+        raise LabsError(f"there is no draft {name!r}", f"drafts: {', '.join(drafts)}")
+    folder = WEIGHTS / name
+    if not (folder / "model.safetensors").is_file():
+        raise LabsError(
+            f"the draft {name} is missing: no {folder / 'model.safetensors'}",
+            f"restore it with `git checkout`, or train it: ./labs model train {name} --out {folder}",
         )
     return folder
 

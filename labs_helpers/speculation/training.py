@@ -1,0 +1,144 @@
+"""`labs model train medusa|eagle3|eagle|draft`: from the model's own answers to a draft in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labs_helpers.errors import LabsError
+from labs_helpers.model.architecture import SPEC
+from labs_helpers.model.spec import content_hash, shipped_dir
+from labs_helpers.paths import ROOT
+
+if TYPE_CHECKING:
+    import torch
+
+    from labs_helpers.speculation.features import Answered
+    from labs_helpers.speculation.fitting import Fit
+
+DRAFTS = ("medusa", "eagle3", "eagle", "draft")
+DRAFT_VOCABULARY = 1152
+"""Tokens that Medusa and EAGLE-3 know: of 2,048, the others hardly occur in answers."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished draft and how it came to be."""
+
+    folder: Path
+    parameters: int
+    prompts: int
+    fit: Fit
+
+
+def answers_folder(seed: int, build: Path = ROOT / "build") -> Path:
+    """Where the answers of the present course model are kept."""
+    return build / f"answers-{content_hash(shipped_dir())}-{seed}"
+
+
+def draft_vocabulary(found: Answered, size: int = DRAFT_VOCABULARY) -> torch.Tensor:
+    """int64 [size], ascending: the markers and the tokens most frequent in the model's answers."""
+    import torch
+
+    from labs_helpers.speculation.train_medusa import answer_weights
+
+    weights = answer_weights(found)
+    counts = torch.zeros(SPEC.vocabulary).index_add(0, found.ids[1:], weights[:-1])
+    counts[:3] = counts.sum() + 1  # markers
+    return counts.argsort(descending=True, stable=True)[:size].sort().values
+
+
+def train(
+    name: str,
+    out: Path,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    resume: bool = True,
+    threads: int | None = None,
+    answers: Path | None = None,
+) -> Trained:
+    """Train one draft and write it to `out`. Interrupted, it goes on where it was.
+
+    Args:
+        name: one of DRAFTS.
+        scale: multiplies prompts and steps; 1 is the shipped recipe.
+        answers: the folder of the model's answers, shared by all drafts; made when it is not there.
+
+    Raises:
+        LabsError: no such draft; a checkpoint of another run is in `out`; or something cannot be written.
+    """
+    import torch
+
+    from labs_helpers.speculation import features
+
+    if name not in DRAFTS:
+        raise LabsError(f"there is no draft {name!r}", f"drafts: {', '.join(DRAFTS)}")
+    threads = threads or torch.get_num_threads()
+    prompts = features.training_prompts(max(32, round(scale * features.TRAINING_PROMPTS)), seed)
+    folder = answers or answers_folder(seed)
+    shards = features.collect(folder if scale == 1.0 else folder / f"{len(prompts)}", prompts, threads=threads)
+    made = {"medusa": _medusa, "eagle3": _eagle3, "eagle": _eagle, "draft": _draft}[name]
+    torch.manual_seed(seed)
+    recipe = f"{name}, seed {seed}, scale {scale}, model {content_hash(shipped_dir())}, {len(prompts)} prompts"
+    module, fit, save = made(shards, seed, scale, out, {"recipe": recipe, "resume": resume, "threads": threads})
+    save(out)
+    (out / "training.pt").unlink(missing_ok=True)
+    return Trained(out, sum(p.numel() for p in module.parameters()), len(prompts), fit)
+
+
+Made = tuple[Any, "Fit", Callable[[Path], None]]
+
+
+def _steps(steps: int, scale: float) -> int:
+    return max(2, round(steps * scale))
+
+
+def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    from labs_helpers.speculation import features, train_medusa
+    from labs_helpers.speculation.medusa import MedusaHeads
+
+    found = features.load(shards, ("final",))
+    heads = MedusaHeads(draft_vocabulary(found), train_medusa.HEADS, train_medusa.LAYERS, shared=True)
+    heads.start_from(features.Frozen().embedding.float())
+    data = train_medusa.positions(found, heads.token_map, heads.heads, SPEC.vocabulary)
+    fit = train_medusa.train(heads, data, steps=_steps(train_medusa.STEPS, scale), seed=seed, out=out, **how)
+    return heads, fit, heads.save
+
+
+def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    from labs_helpers.speculation import features, train_eagle3
+    from labs_helpers.speculation.eagle3 import Eagle3Draft
+
+    found = features.load(shards)
+    draft = Eagle3Draft(draft_vocabulary(found))
+    fit = train_eagle3.train(draft, found, steps=_steps(train_eagle3.STEPS, scale), seed=seed, out=out, **how)
+    return draft, fit, draft.save
+
+
+def _eagle(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    from labs_helpers.speculation import features, train_eagle
+    from labs_helpers.speculation.eagle import EagleDraft
+
+    found = features.load(shards, ("final",))
+    draft = EagleDraft()
+    fit = train_eagle.train(draft, found, steps=_steps(train_eagle.STEPS, scale), seed=seed, out=out, **how)
+    return draft, fit, draft.save
+
+
+def _draft(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    from labs_helpers.model.checkpoint import write_model
+    from labs_helpers.model.tokenizer import copy_tokenizer
+    from labs_helpers.speculation import features, train_draft
+
+    found = features.load(shards, ("final",))
+    draft = train_draft.new_draft(seed)
+    fit = train_draft.train(draft, found, steps=_steps(train_draft.STEPS, scale), seed=seed, out=out, **how)
+
+    def save(folder: Path) -> None:
+        write_model(draft.state_dict(), "bf16", folder, train_draft.DRAFT)
+        copy_tokenizer(shipped_dir(), folder)
+
+    return draft, fit, save
