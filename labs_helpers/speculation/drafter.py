@@ -22,12 +22,13 @@ class Draft:
     """Tokens of a tree's nodes without the root, in its order.
 
     probabilities: fp32 [nodes, vocabulary], row n what the children of node n were drawn from; None when they were
-    chosen, not drawn.
+    chosen, not drawn. confidence: per token, the drafter's own probability of the path to it, where it has one.
     """
 
     tokens: tuple[int, ...]
     tree: Tree
     probabilities: torch.Tensor | None = None
+    confidence: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

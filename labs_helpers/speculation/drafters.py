@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from labs_helpers.speculation.medusa_heads import MedusaHeads
     from labs_helpers.speculation.packed import WeightType
     from labs_helpers.speculation.target import Target
+    from labs_helpers.speculation.transformers_loop import HfAssisted
 
 
 def weights_dir(name: str) -> Path:
@@ -51,6 +52,13 @@ def draft_model(target: Target, length: int = 4, folder: Path | None = None) -> 
     from labs_helpers.speculation.draft_model import DraftModel
 
     return DraftModel(folder or weights_dir("draft"), length)
+
+
+def hf_assisted(length: int = 4, folder: Path | None = None) -> HfAssisted:
+    """transformers' own `assistant_model` with the course's small Llama, for `measure`: a loop of its own."""
+    from labs_helpers.speculation.transformers_loop import HfAssisted
+
+    return HfAssisted(folder or weights_dir("draft"), length)
 
 
 def medusa(

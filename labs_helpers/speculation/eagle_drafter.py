@@ -56,6 +56,7 @@ class Eagle:
 
     def begin(self, target: Target, prompt: Sequence[int], output: Output, first: int, sampling: Sampling) -> None:
         self._sampling, self._past = sampling, 0
+        self._unread: tuple[Output, Sequence[int] | None, tuple[int, ...]] | None
         self._unread = (output, None, (*prompt[1:], first))
 
     def accept(self, output: Output, path: Sequence[int], tokens: Sequence[int]) -> None:
@@ -74,6 +75,7 @@ class Eagle:
 
     def _read(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Write the rows of the tokens that the target has verified; the layer's output at the last of them."""
+        assert self._unread is not None, "a round is drafted after begin or accept"
         output, path, tokens = self._unread
         self._unread = None
         features = self.layer.features(output)
@@ -87,8 +89,9 @@ class Eagle:
         return self.layer.run(features, embedded, past, self._turns[past : past + rows], None, last_row=True)
 
     def _chain(self, found: torch.Tensor, logits: torch.Tensor, depth: int) -> Draft:
-        layer, tokens, drawn = self.layer, [], []
-        certain = 1.0
+        layer, certain = self.layer, 1.0
+        tokens: list[int] = []
+        drawn: list[torch.Tensor] = []
         for step in range(depth):
             if self._sampling.temperature:
                 index = self._draw(logits, drawn)
@@ -153,4 +156,4 @@ class Eagle:
         for node, (candidate, parent) in enumerate(zip(kept.tolist(), parents[kept].tolist(), strict=True), 1):
             number[candidate + 1] = node
             shaped.append(number[parent])
-        return Draft(tuple(tokens[kept].tolist()), shape(tuple(shaped)))
+        return Draft(tuple(tokens[kept].tolist()), shape(tuple(shaped)), None, tuple(scores[kept].exp().tolist()))

@@ -108,7 +108,7 @@ def _layer(tensors: dict[str, torch.Tensor], prefix: str, target: Target, kind: 
 
 
 def eagle_layer(draft: EagleDraft, target: Target, kind: WeightType) -> EagleLayer:
-    """EAGLE, the first: fc joins embedding and feature into what attention reads and the residual; the target's head."""
+    """EAGLE, the first: fc joins embedding and feature into what attention reads; the head is the target's."""
     tensors = {name: t.detach().float() for name, t in draft.state_dict().items()}
     hidden = target.spec.hidden
     qkv = joint_qkv(tensors, "layers.0.self_attn.", target.spec)
