@@ -141,7 +141,6 @@ class Frozen:
 
         mask: bool [rows, 1, t, at + t], which columns a token sees.
         """
-        import torch
         from torch.nn import functional
 
         spec, (rows, t) = self.spec, ids.shape

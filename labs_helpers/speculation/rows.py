@@ -64,9 +64,7 @@ def spans(found: Answered) -> list[Span]:
     return [span for span in cut if span.anchors > 0]
 
 
-def batches(
-    found: Answered, anchors: int, seed: int, workers: int = 2
-) -> Iterator[Callable[[], Batch]]:
+def batches(found: Answered, anchors: int, seed: int, workers: int = 2) -> Iterator[Callable[[], Batch]]:
     """Endless passes in batches of about `anchors` places, in parts for the workers."""
     kept, epoch = spans(found), 0
     while True:

@@ -19,9 +19,7 @@ from labs_helpers.speculation.fitting import Fit, fit
 from labs_helpers.speculation.rows import Rows, batches
 from labs_helpers.speculation.unroll import pick
 
-DRAFT = Architecture(
-    name="labs-draft-model", hidden=256, layers=2, feed_forward=640, heads=4, kv_heads=2, head_dim=64
-)
+DRAFT = Architecture(name="labs-draft-model", hidden=256, layers=2, feed_forward=640, heads=4, kv_heads=2, head_dim=64)
 """Shallow: each drafted token costs a pass through its layers, one after the other."""
 ANCHORS_PER_STEP = 1536
 STEPS = 1000
