@@ -77,17 +77,19 @@ def _write_medusa_llm(source: Path, made: Path) -> None:
     heads = MedusaHeads.load(source)
     _write_base(made / "base")
     state: dict[str, torch.Tensor] = {}
-    for i, block in enumerate(heads.blocks):
-        for j, layer in enumerate(block.layers):  # type: ignore[arg-type]
-            state[f"{i}.{j}.linear.weight"], state[f"{i}.{j}.linear.bias"] = layer.weight.detach(), layer.bias.detach()
-        known = heads.lm_heads[0 if heads.shared else i].weight.detach()
+    ours = {name: t.detach() for name, t in heads.state_dict().items()}
+    for i in range(heads.heads):
+        for j in range(heads.layers):
+            for kind in ("weight", "bias"):
+                state[f"{i}.{j}.linear.{kind}"] = ours[f"blocks.{i}.layers.{j}.{kind}"]
+        known = ours[f"lm_heads.{0 if heads.shared else i}.weight"]
         rows = known.mean(0).repeat(SPEC.vocabulary, 1)
         rows[heads.token_map] = known
-        state[f"{i}.{len(block.layers)}.weight"] = rows  # type: ignore[arg-type]
+        state[f"{i}.{heads.layers}.weight"] = rows
     torch.save(state, made / "medusa_lm_head.pt")
     config = {
         "medusa_num_heads": heads.heads,
-        "medusa_num_layers": len(heads.blocks[0].layers),  # type: ignore[arg-type]
+        "medusa_num_layers": heads.layers,
         "base_model_name_or_path": str(made / "base"),
     }
     (made / "config.json").write_text(json.dumps(config, indent=1) + "\n")
