@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shlex
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 from labs_helpers.errors import LabsError
@@ -42,7 +43,8 @@ class PublicDraft:
                 "--speculative-config", json.dumps(self.config),
             )  # fmt: skip
         return (
-            "python3", "-m", "sglang.launch_server", "--model-path", self.model, "--host", "0.0.0.0", "--port", "30000",
+            "python3", "-m", "sglang.launch_server", "--model-path", self.model,
+            "--host", "0.0.0.0", "--port", "30000",  # noqa: S104 - inside the container; published on 127.0.0.1 only
             "--attention-backend", "triton", "--mem-fraction-static", "0.75", "--enable-metrics",
             "--speculative-algorithm", "EAGLE3", "--speculative-draft-model-path", self.draft,
             "--speculative-num-steps", str(self.drafts), "--speculative-eagle-topk", "4",
@@ -60,17 +62,17 @@ class PublicDraft:
         lines.append(f"{DOCKER} -p 127.0.0.1:{port}:{port} {image} \\")
         words = [shlex.quote(word) for word in self.argv]
         starts = [0, *(i for i, word in enumerate(words) if word.startswith("--")), len(words)]
-        parts = [" ".join(words[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+        parts = [" ".join(words[a:b]) for a, b in pairwise(starts)]
         return "\n".join(lines) + "\n  " + " \\\n  ".join(parts)
 
 
 PUBLIC: tuple[PublicDraft, ...] = (
     PublicDraft(
         "vllm", "medusa", VICUNA, "abhigoyal/vllm-medusa-vicuna-7b-v1.3", 5,
-        "the authors' heads in vLLM's layout; FasterDecoding/medusa-vicuna-7b-v1.3 is in another, which vLLM cannot read",
+        "vLLM's layout; FasterDecoding/medusa-vicuna-7b-v1.3 is in medusa-llm's, which vLLM does not read",
     ),
     PublicDraft("vllm", "eagle3", LLAMA, "RedHatAI/Llama-3.1-8B-Instruct-speculator.eagle3", 3),
-    PublicDraft("vllm", "eagle3", QWEN, "AngelSlim/Qwen3-8B_eagle3", 3, "acceptance length 2.93, vLLM pull request 22333"),
+    PublicDraft("vllm", "eagle3", QWEN, "AngelSlim/Qwen3-8B_eagle3", 3, "acceptance length 2.93, vLLM #22333"),
     PublicDraft("sglang", "eagle3", LLAMA, "jamesliu1/sglang-EAGLE3-Llama-3.1-Instruct-8B", 3),
     PublicDraft("sglang", "eagle3", QWEN, "Tengyunw/qwen3_8b_eagle3", 3),
 )  # fmt: skip

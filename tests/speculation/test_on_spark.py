@@ -1,4 +1,4 @@
-"""Commands for a machine that tests do not have: at least the engines' own parsers understand them as they are meant."""
+"""Commands for a machine that tests do not have: the engines' own parsers understand them as they are meant."""
 
 from __future__ import annotations
 
