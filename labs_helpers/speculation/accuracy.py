@@ -94,7 +94,7 @@ def hits_of(name: str, folder: Path, depth: int = DEPTH) -> Hits:
 
 
 def _medusa(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.medusa import MedusaHeads
+    from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     heads = MedusaHeads.load(folder)
     return lambda found: ranks(heads, found)[:, : min(depth, heads.heads)] == 0
@@ -139,7 +139,7 @@ def _unrolled(found: Answered, depth: int, tokens_of: Callable[[Any], list[torch
 
 
 def _eagle3(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.eagle3 import Eagle3Draft
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
     from labs_helpers.speculation.unroll import unroll
 
     draft, model = Eagle3Draft.load(folder), Frozen(dtype="float32")
@@ -152,7 +152,7 @@ def _eagle3(folder: Path, depth: int) -> Hits:
 
 
 def _eagle(folder: Path, depth: int) -> Hits:
-    from labs_helpers.speculation.eagle import EagleDraft
+    from labs_helpers.speculation.eagle_draft import EagleDraft
     from labs_helpers.speculation.unroll import unroll
 
     draft, model = EagleDraft.load(folder), Frozen(dtype="float32")

@@ -11,7 +11,7 @@ from typing import Any
 
 from labs_helpers.results import write_atomically
 from labs_helpers.speculation.features import Frozen, answer, calibration_prompts
-from labs_helpers.speculation.medusa import MedusaHeads
+from labs_helpers.speculation.medusa_heads import MedusaHeads
 
 RANKS = 10
 FILE = "calibration.json"

@@ -72,7 +72,7 @@ def medusa_llm(folder: Path | None = None) -> Path:
 def _write_medusa_llm(source: Path, made: Path) -> None:
     import torch
 
-    from labs_helpers.speculation.medusa import MedusaHeads
+    from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     heads = MedusaHeads.load(source)
     _write_base(made / "base")

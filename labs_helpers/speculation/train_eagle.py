@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from labs_helpers.model.optimizer import make_optimizers
-from labs_helpers.speculation.eagle import EagleDraft
+from labs_helpers.speculation.eagle_draft import EagleDraft
 from labs_helpers.speculation.features import Answered, Frozen
 from labs_helpers.speculation.fitting import Fit, fit
 from labs_helpers.speculation.rows import Rows, batches

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from labs_helpers.model.optimizer import make_optimizers
-from labs_helpers.speculation.eagle3 import Eagle3Draft
+from labs_helpers.speculation.eagle3_draft import Eagle3Draft
 from labs_helpers.speculation.features import Answered, Frozen
 from labs_helpers.speculation.fitting import Fit, fit
 from labs_helpers.speculation.rows import Rows, batches

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from labs_helpers.speculation.features import Answered
 from labs_helpers.speculation.fitting import Batch, Fit, fit
-from labs_helpers.speculation.medusa import MedusaHeads
+from labs_helpers.speculation.medusa_heads import MedusaHeads
 
 HEADS, LAYERS = 6, 2
 POSITIONS_PER_STEP = 1024

@@ -109,7 +109,7 @@ def _steps(steps: int, scale: float) -> int:
 def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
     from labs_helpers.speculation import features, train_medusa
     from labs_helpers.speculation.calibration import write_calibration
-    from labs_helpers.speculation.medusa import MedusaHeads
+    from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     found = features.load(shards, ("final",))
     heads = MedusaHeads(draft_vocabulary(found), train_medusa.HEADS, train_medusa.LAYERS, shared=True)
@@ -126,7 +126,7 @@ def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[st
 
 def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
     from labs_helpers.speculation import features, train_eagle3
-    from labs_helpers.speculation.eagle3 import Eagle3Draft
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
 
     found = features.load(shards)
     draft = Eagle3Draft(draft_vocabulary(found))
@@ -136,7 +136,7 @@ def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[st
 
 def _eagle(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
     from labs_helpers.speculation import features, train_eagle
-    from labs_helpers.speculation.eagle import EagleDraft
+    from labs_helpers.speculation.eagle_draft import EagleDraft
 
     found = features.load(shards, ("final",))
     draft = EagleDraft()

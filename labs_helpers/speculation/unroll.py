@@ -14,8 +14,8 @@ from labs_helpers.speculation.features import Frozen
 from labs_helpers.speculation.rows import Rows
 
 if TYPE_CHECKING:
-    from labs_helpers.speculation.eagle import EagleDraft
-    from labs_helpers.speculation.eagle3 import Eagle3Draft
+    from labs_helpers.speculation.eagle3_draft import Eagle3Draft
+    from labs_helpers.speculation.eagle_draft import EagleDraft
 
 Chain = list[tuple[torch.Tensor, torch.Tensor]]
 

@@ -13,10 +13,10 @@ from torch.nn import functional
 
 from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC
-from labs_helpers.speculation.eagle import EagleDraft
-from labs_helpers.speculation.eagle3 import Eagle3Draft
+from labs_helpers.speculation.eagle3_draft import Eagle3Draft
+from labs_helpers.speculation.eagle_draft import EagleDraft
 from labs_helpers.speculation.features import TAPS, Answered, Frozen, Prompt, answer
-from labs_helpers.speculation.medusa import MedusaHeads
+from labs_helpers.speculation.medusa_heads import MedusaHeads
 from labs_helpers.speculation.rows import Rows, parts, spans
 from labs_helpers.speculation.unroll import unroll
 
