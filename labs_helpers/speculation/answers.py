@@ -30,7 +30,7 @@ class Answers:
     @property
     def acceptance_length(self) -> float:
         """New tokens per step of the target over all prompts; each answer's first token comes from prefill."""
-        return sum(len(g.ids) - 1 for g in self.generations[0]) / max(1, self.rounds)
+        return sum(len(g.ids) - g.prefilled for g in self.generations[0]) / max(1, self.rounds)
 
     @property
     def position_rates(self) -> list[float]:

@@ -13,7 +13,7 @@ from labs_helpers.model.architecture import WEIGHTS
 from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
-    from labs_helpers.speculation.draft_model import DraftModel
+    from labs_helpers.speculation.model_drafter import DraftModel
     from labs_helpers.speculation.eagle3_draft import Eagle3Draft
     from labs_helpers.speculation.eagle_draft import EagleDraft
     from labs_helpers.speculation.eagle_drafter import Eagle
@@ -49,7 +49,7 @@ def prompt_lookup(ngram: int = 3, length: int = 4) -> PromptLookup:
 
 def draft_model(target: Target, length: int = 4, folder: Path | None = None) -> DraftModel:
     """The course's small Llama, or the one in `folder`, writes `length` tokens ahead."""
-    from labs_helpers.speculation.draft_model import DraftModel
+    from labs_helpers.speculation.model_drafter import DraftModel
 
     return DraftModel(folder or weights_dir("draft"), length)
 

@@ -51,7 +51,7 @@ def read_draft(folder: Path, architecture: str) -> tuple[dict[str, Any], dict[st
     except (OSError, ValueError, SafetensorError) as error:
         raise LabsError(
             f"{folder} holds no draft: {error}",
-            "restore it with `git checkout`, or train it: ./labs model train -h",
+            "restore it with `git checkout`, or train it: ./labs model train --help",
         ) from error
     found = config.get("architectures")
     if found != [architecture]:

@@ -23,7 +23,8 @@ class Generation:
     """One answer and what it took. Times are seconds; `seconds` is all of it, prefill included.
 
     ids: the new tokens, the end marker included. rounds: steps of the target after prefill. accepted: accepted drafts
-    per round. drafted: drafted tokens of all rounds. depths: per round, how deep its tree went.
+    per round. drafted: drafted tokens of all rounds. depths: per round, how deep its tree went. prefilled: new tokens
+    that came from reading the prompt, not from a round.
     """
 
     ids: tuple[int, ...]
@@ -35,11 +36,12 @@ class Generation:
     prefill_seconds: float
     draft_seconds: float
     verify_seconds: float
+    prefilled: int = 1
 
     @property
     def acceptance_length(self) -> float:
         """New tokens per step of the target; the first token comes from prefill and is not counted."""
-        return (len(self.ids) - 1) / self.rounds if self.rounds else 1.0
+        return (len(self.ids) - self.prefilled) / self.rounds if self.rounds else 1.0
 
     @property
     def position_counts(self) -> tuple[tuple[int, int], ...]:

@@ -7,6 +7,7 @@ it freezes a model): up to six rows cost hardly more than one, where `torch.mm` 
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -70,7 +71,10 @@ class Linear:
 def _prepare(weight: torch.Tensor, bias: torch.Tensor | None, kind: WeightType) -> tuple[Any, Any]:
     if kind == "int8":
         scales = (weight.abs().amax(1) / 127).clamp_min(1e-8).double()
-        rounded = torch.quantize_per_channel(weight, scales, torch.zeros(len(weight), dtype=torch.long), 0, torch.qint8)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch means to move these functions elsewhere
+            zeros = torch.zeros(len(weight), dtype=torch.long)
+            rounded = torch.quantize_per_channel(weight, scales, zeros, 0, torch.qint8)
         return torch.ops.quantized.linear_dynamic, torch.ops.quantized.linear_prepack(rounded, bias)
     if has_onednn() and (kind == "fp32" or torch.ops.mkldnn._is_mkldnn_bf16_supported()):
         return torch.ops.mkldnn._linear_pointwise.default, torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)

@@ -108,6 +108,7 @@ def _steps(steps: int, scale: float) -> int:
 
 def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
     from labs_helpers.speculation import features, train_medusa
+    from labs_helpers.speculation.calibration import write_calibration
     from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     found = features.load(shards, ("final",))
@@ -115,7 +116,12 @@ def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[st
     heads.start_from(features.Frozen().embedding.float())
     data = train_medusa.positions(found, heads.token_map, heads.heads, SPEC.vocabulary)
     fit = train_medusa.train(heads, data, steps=_steps(train_medusa.STEPS, scale), seed=seed, out=out, **how)
-    return heads, fit, heads.save
+
+    def save(folder: Path) -> None:
+        heads.save(folder)
+        write_calibration(heads, folder)
+
+    return heads, fit, save
 
 
 def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:

@@ -59,7 +59,7 @@ class HfAssisted:
         reads[0] -= len(prompt_ids) - 1
         starts[0] = len(prompt_ids) - 1
         accepted = [max(0, b - a - 1) for a, b in pairwise(starts)]
-        if reads[0] == 1:  # prefill alone
-            reads, accepted = reads[1:], accepted[1:]
+        prefilled = int(reads[0] == 1)  # the prompt was read alone
+        reads, accepted = reads[prefilled:], accepted[prefilled:]
         depths = tuple(n - 1 for n in reads)
-        return Generation(new, len(reads), tuple(accepted), sum(depths), depths, seconds, 0.0, 0.0, seconds)
+        return Generation(new, len(reads), tuple(accepted), sum(depths), depths, seconds, 0.0, 0.0, seconds, prefilled)
