@@ -13,13 +13,13 @@ from labs_helpers.model.architecture import WEIGHTS
 from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
-    from labs_helpers.speculation.model_drafter import DraftModel
     from labs_helpers.speculation.eagle3_draft import Eagle3Draft
     from labs_helpers.speculation.eagle_draft import EagleDraft
     from labs_helpers.speculation.eagle_drafter import Eagle
     from labs_helpers.speculation.lookup import PromptLookup
     from labs_helpers.speculation.medusa_drafter import Medusa
     from labs_helpers.speculation.medusa_heads import MedusaHeads
+    from labs_helpers.speculation.model_drafter import DraftModel
     from labs_helpers.speculation.packed import WeightType
     from labs_helpers.speculation.target import Target
     from labs_helpers.speculation.transformers_loop import HfAssisted
@@ -67,6 +67,7 @@ def medusa(
     tree: Tree | Sequence[Sequence[int]] | None = None,
     heads: MedusaHeads | None = None,
     kind: WeightType = "int8",
+    grows: bool = False,
 ) -> Medusa:
     """Medusa's heads over a static tree of `nodes` drafted nodes, chosen from the accuracies measured on calibration
     prompts.
@@ -75,6 +76,7 @@ def medusa(
         tree: another tree, or Medusa's paths of ranks.
         heads: other heads, for instance just trained ones; without `tree` they draft a chain.
         kind: how the heads' weights are held while they run.
+        grows: choose a tree of as many nodes anew in every round, by the heads' probabilities.
 
     Raises:
         LabsError: the weights or their accuracies are missing, or the tree needs more heads.
@@ -88,7 +90,7 @@ def medusa(
         folder = weights_dir("medusa")
         heads = MedusaHeads.load(folder)
         tree = tree or choose_tree(calibrated_accuracy(folder), nodes)
-    return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind)
+    return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind, grows)
 
 
 def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind: WeightType = "int8") -> Eagle:

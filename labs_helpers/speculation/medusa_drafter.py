@@ -14,28 +14,35 @@ import torch
 from labs_helpers.errors import LabsError
 from labs_helpers.speculation.drafter import NOTHING, Draft, Sampling
 from labs_helpers.speculation.packed import Linear, WeightType
-from labs_helpers.speculation.tree import Tree
+from labs_helpers.speculation.tree import Tree, best_paths, of_paths
 
 if TYPE_CHECKING:
     from labs_helpers.speculation.medusa_heads import MedusaHeads
     from labs_helpers.speculation.target import Output, Target
 
+CANDIDATES = 4
+"""Of each head that a growing tree may take."""
+
 
 class Medusa:
-    """Drafts for a static tree from Medusa's heads. Node ranks say which candidate of its depth's head a node takes."""
+    """Drafts for a static tree from Medusa's heads. Node ranks say which candidate of its depth's head a node takes.
+
+    grows: choose the tree anew in every round, of as many nodes, by the heads' own probabilities instead of their
+    average accuracies (what EAGLE-2 does for EAGLE): deep where the heads are sure, broad where they are not.
+    """
 
     name = "medusa"
     taps: tuple[int, ...] = ()
     all_rows = False
 
-    def __init__(self, heads: MedusaHeads, tree: Tree, kind: WeightType = "int8") -> None:
+    def __init__(self, heads: MedusaHeads, tree: Tree, kind: WeightType = "int8", grows: bool = False) -> None:
         if tree.depth > heads.heads or not tree.ranks:
             raise LabsError(
                 f"a tree of depth {tree.depth} with ranks {tree.ranks} does not fit {heads.heads} heads",
                 "choose it with choose_tree from these heads' accuracies",
             )
-        self.tree = tree
-        used = max(tree.depth, 1)
+        self.tree, self._grows = tree, grows
+        used = heads.heads if grows else max(tree.depth, 1)
         tensors = heads.state_dict()
         layers = 1 + max(int(name.split(".")[3]) for name in tensors if name.startswith("blocks."))
 
@@ -74,8 +81,17 @@ class Medusa:
         if len(self.tree) == 1 or room < 1:
             return Draft((), NOTHING)
         logits = self.logits(self._hidden)
+        if self._grows:
+            return self._grown(logits)
         best = logits.argmax(-1) if self._best else logits.topk(self._most, -1).indices.view(-1)[self._picked]
         return Draft(tuple(self._ids[best].tolist()), self.tree)
+
+    def _grown(self, logits: torch.Tensor) -> Draft:
+        likely, best = torch.softmax(logits, -1).topk(CANDIDATES, -1)
+        tree = of_paths(tuple(best_paths(likely.tolist(), len(self.tree) - 1)))
+        ids = self._ids[best].tolist()
+        tokens = (ids[depth - 1][rank] for depth, rank in zip(tree.depths[1:], tree.ranks[1:], strict=True))
+        return Draft(tuple(tokens), tree)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """[heads, draft vocabulary] from the state [1, hidden] after the final norm."""

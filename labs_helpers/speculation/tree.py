@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING
 
 from labs_helpers.errors import LabsError
@@ -121,6 +122,12 @@ class Tree:
         return torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf)
 
 
+@lru_cache(maxsize=4096)
+def of_paths(paths: tuple[tuple[int, ...], ...]) -> Tree:
+    """The tree of these paths; the same object for the same paths, so that its mask is made once."""
+    return Tree.from_paths(paths)
+
+
 @lru_cache(maxsize=256)
 def _chain(drafts: int) -> Tree:
     return Tree(tuple(range(-1, drafts)), (-1, *[0] * drafts))
@@ -142,21 +149,25 @@ def choose_tree(accuracy: Sequence[Sequence[float]], nodes: int) -> Tree:
     Raises:
         LabsError: there is no head, or fewer candidates than nodes.
     """
-    import heapq
-
     if not accuracy or not all(accuracy) or nodes < 0:
         raise LabsError("a tree is chosen from at least one head's accuracies and a number of nodes", "give both")
+    paths = best_paths(accuracy, nodes)
+    if len(paths) < nodes:
+        raise LabsError(f"these heads have {len(paths)} candidates, not {nodes}", "ask for a smaller tree")
+    return Tree.from_paths(paths)
+
+
+def best_paths(accuracy: Sequence[Sequence[float]], nodes: int) -> list[tuple[int, ...]]:
+    """Up to `nodes` paths of ranks with the greatest products, parents first; rates fall from rank to rank."""
     paths: list[tuple[int, ...]] = []
     heap: list[tuple[float, int, tuple[int, ...]]] = [(-accuracy[0][0], 1, (0,))]
     while heap and len(paths) < nodes:
-        gain, depth, path = heapq.heappop(heap)
+        gain, depth, path = heappop(heap)
         paths.append(path)
         rates, rank = accuracy[depth - 1], path[-1]
         if rank + 1 < len(rates):  # its next sibling: the same parent's probability, the next rate
             parent = gain / rates[rank] if rates[rank] else 0.0
-            heapq.heappush(heap, (parent * rates[rank + 1], depth, (*path[:-1], rank + 1)))
+            heappush(heap, (parent * rates[rank + 1], depth, (*path[:-1], rank + 1)))
         if depth < len(accuracy):
-            heapq.heappush(heap, (gain * accuracy[depth][0], depth + 1, (*path, 0)))
-    if len(paths) < nodes:
-        raise LabsError(f"these heads have {len(paths)} candidates, not {nodes}", "ask for a smaller tree")
-    return Tree.from_paths(paths)
+            heappush(heap, (gain * accuracy[depth][0], depth + 1, (*path, 0)))
+    return paths

@@ -108,4 +108,4 @@ def test_int8_is_near_fp32(target):
         turns, table = target.rotation.turns[: len(ids)], layer.table[torch.tensor(ids)]
         a, _ = layer.run(layer.features(state.output), table, 0, turns)
         b, _ = rough.run(rough.features(state.output), table, 0, turns)
-    assert 0 < (a - b).norm() / a.norm() < 0.05
+    assert 0 < (a - b).norm() / a.norm() < 0.1

@@ -63,6 +63,7 @@ def drafters(target, folder):
         "draft model": speculation.draft_model(target, 3, folder),
         "medusa chain": speculation.medusa(target, heads=heads, nodes=4),
         "medusa tree": speculation.medusa(target, heads=heads, tree=broad),
+        "medusa tree that grows": speculation.medusa(target, heads=heads, nodes=4, grows=True),
         "medusa, heads with their own outputs": speculation.medusa(target, heads=own, tree=broad, kind="fp32"),
         "eagle": speculation.eagle(target, draft=first),
         "eagle3 chain": speculation.eagle3(target, draft=eagle3),
@@ -86,15 +87,15 @@ def small_llama(tmp_path_factory):
 def test_every_drafter_with_random_weights_leaves_the_text(target, small_llama):
     for name, drafter in drafters(target, small_llama).items():
         for ids in prompts():
-            plain = generate(target, ids, max_new_tokens=24)
-            assert generate(target, ids, drafter, max_new_tokens=24).ids == plain.ids, name
+            plain = generate(target, ids, max_new_tokens=16)
+            assert generate(target, ids, drafter, max_new_tokens=16).ids == plain.ids, name
 
 
 def test_every_drafter_draws(target, small_llama):
     ids = prompts()[0]
     for name, drafter in drafters(target, small_llama).items():
-        first = generate(target, ids, drafter, max_new_tokens=12, temperature=0.8, seed=4)
-        assert first.ids == generate(target, ids, drafter, max_new_tokens=12, temperature=0.8, seed=4).ids, name
+        first = generate(target, ids, drafter, max_new_tokens=8, temperature=0.8, seed=4)
+        assert first.ids == generate(target, ids, drafter, max_new_tokens=8, temperature=0.8, seed=4).ids, name
 
 
 def test_the_target_as_its_own_draft_is_always_right(target):
@@ -110,11 +111,10 @@ def test_sampling_with_a_drafter_has_the_plain_distribution():
     greedy = generate(TINY, prompt, max_new_tokens=4).ids
     counted = {}
     for name, drafter in (("plain", None), ("oracle", Oracle(greedy, 0, 0.9))):
+        start = 10**6 * (drafter is None)
         drawn = [
-            generate(
-                TINY, prompt, drafter, max_new_tokens=2, temperature=1.2, seed=seed + (drafter is None) * 10**6
-            ).ids
-            for seed in range(1500)
+            generate(TINY, prompt, drafter, max_new_tokens=2, temperature=3.0, seed=seed).ids
+            for seed in range(start, start + 1000)
         ]
         firsts = [ids[0] for ids in drawn]
         common = max(set(firsts), key=firsts.count)

@@ -14,17 +14,9 @@ from labs_helpers.speculation.measuring import Comparison
 
 
 def answer(ids, accepted, depth, seconds=1.0):
-    return Generation(
-        tuple(ids),
-        len(accepted),
-        tuple(accepted),
-        depth * len(accepted),
-        (depth,) * len(accepted),
-        seconds,
-        0.1,
-        0.2,
-        0.5,
-    )
+    rounds = len(accepted)
+    depths = (depth,) * rounds
+    return Generation(tuple(ids), rounds, tuple(accepted), depth * rounds, depths, seconds, 0.1, 0.2, 0.5)
 
 
 PLAIN = tuple((answer(range(9), [0] * 8, 0, seconds),) for seconds in (4.0, 4.4, 3.6))
