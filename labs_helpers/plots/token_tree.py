@@ -159,5 +159,5 @@ def _draw_mask(ax: Axes, mask: Sequence[Sequence[int]], labels: Sequence[str], a
 
 
 def _short(label: str) -> str:
-    shown = label.replace("\n", "↵")
+    shown = label.replace("\n", "↵") if label.strip(" ") else label.replace(" ", "␣")
     return shown if len(shown) <= LONGEST_LABEL else shown[: LONGEST_LABEL - 1] + "…"

@@ -58,7 +58,7 @@ from torch.nn.functional import cross_entropy
 from labs_helpers import bench, plots, speculation
 from labs_helpers.lab import Lab
 from labs_helpers.model import workloads
-from labs_helpers.model.prompts import prompts_by_class
+from labs_helpers.model.prompts import chat_token_ids, prompts_by_class
 from labs_helpers.model.spec import draft_dir
 from labs_helpers.speculation import by_hand, features, rows, train_medusa
 from labs_helpers.speculation.accuracy import ranks
@@ -76,7 +76,7 @@ target = speculation.Target.load(precision="fp32")
 
 # %%
 question = prompts_by_class("seen-like", 3, seed=340)[-1]
-prompt = workloads.chat_ids([{"role": "user", "content": question}])
+prompt = chat_token_ids([("user", question)])
 plain = speculation.generate(target, prompt, max_new_tokens=24)
 print(question, workloads.text(plain.ids), sep="\n")
 
@@ -215,20 +215,25 @@ print(f"{len(new)} tokens in one step: {workloads.text(new)!r}")
 # states that it had while it wrote them. Head *i* at place *t* must say the token at *t + 1 + i*. The model is not
 # touched (the paper calls this Medusa-1), so its output cannot become worse, only faster.
 #
-# First the answers, to prompts that no evaluation below uses.
+# First the prompts. What is measured below, what the heads are examined on, and what they learn from are three sets that
+# share nothing.
+
+# %%
+KINDS = ("seen-like", "slot-bearing", "off-domain")
+N, EXAM = lab.pick(quick=4, full=8), lab.pick(quick=16, full=64)
+drawn = {kind: prompts_by_class(kind, N if kind == "off-domain" else N + EXAM, seed=334) for kind in KINDS}
+asked = {kind: prompts[:N] for kind, prompts in drawn.items()}
+examined = [chat_token_ids([("user", text)]) for prompts in drawn.values() for text in prompts[N:]]
+studied = [p for p in features.training_prompts(16 * EXAM) if len(p.ids) < 80][: 4 * EXAM]
+
+# %% [markdown]
+# Then the model's own greedy answers to them, with its hidden states. This is all that a head ever sees.
 
 # %%
 frozen = features.Frozen()
-ANSWERS = lab.pick(quick=64, full=256)
-
-
-def answers_to(prompts, n):
-    """The model's answers to the first `n` short prompts of these, all written side by side."""
-    return features.answer(frozen, [prompt for prompt in prompts if len(prompt.ids) < 80][:n], new_tokens=64)
-
-
-lessons = answers_to(features.training_prompts(4 * ANSWERS), ANSWERS)
-exam = answers_to(features.calibration_prompts(), ANSWERS // 2)
+lessons = features.answer(frozen, studied, new_tokens=64)
+exam = features.answer(frozen, [features.Prompt(tuple(ids)) for ids in examined], new_tokens=64)
+print(f"{len(studied)} answers to learn from, {len(examined)} to be examined on")
 
 # %% [markdown]
 # Two heads, and a training loop of ten lines. A head starts as a copy of the model's own output head: untrained, it says
@@ -338,11 +343,13 @@ plots.token_tree(tree.parents, names, notes=["", *(f"{chance(path):.2f}" for pat
 # %% [markdown]
 # ### Exercise 4: walk the text
 #
-# The sum of products is too good to be true. It averages over all *places*, but a round does not begin at every place.
-# Where drafts are right, a round jumps over the places that it covers; where they are wrong, every token needs a round of
-# its own. So rounds gather where it is hard.
+# The sum of products makes two mistakes. It takes the heads for independent; but text is easy or hard in stretches, and
+# where one head is right, the next one probably is too. That alone would make the sum too low. And it averages over all
+# *places*, while a round does not begin at every place: where drafts are right, a round jumps over the places that it
+# covers; where they are wrong, every token needs a round of its own. So rounds gather where it is hard, and that makes
+# the sum too high, often by more.
 #
-# The honest way is to walk. `matches` is a list of answers; an answer is a list with a number for each of its tokens: how
+# To walk makes neither mistake. `matches` is a list of answers; an answer is a list with a number for each of its tokens: how
 # many drafts would be accepted by a round that begins there. A round that begins at `t` writes `1 + answer[t]` tokens, and
 # the next one begins after them. The first round begins at 0, and every answer begins anew. What a round drafts past the
 # end of an answer is not counted. Return the number of tokens over the number of rounds, over all answers together.
@@ -409,8 +416,7 @@ pd.DataFrame({"ms": {m: 1e3 * s for m, s in seconds.items()}, "ratio": ratio}).r
 # (Amdahl's law). `predicted_speedup` takes it into account.
 
 # %%
-rehearsal = [workloads.chat_ids([{"role": "user", "content": text}]) for text in prompts_by_class("slot-bearing", 6, 9)]
-trial = [speculation.generate(target, ids) for ids in rehearsal]
+trial = [speculation.generate(target, ids) for ids in examined[::4]]
 prefill = sum(answer.prefill_seconds for answer in trial) / sum(answer.seconds for answer in trial)
 drafting = speculation.draft_cost(target, speculation.medusa(target, tree=TREES[5])) / seconds[1]
 print(f"prefill is {prefill:.0%} of a plain answer; the heads cost {drafting:.2f} of a plain step per round")
@@ -433,9 +439,7 @@ print(f"the best tree should be the one of {best} drafts:", {n: round(value, 2) 
 # for. First the trees, on prompts of the kinds that the heads have learned from.
 
 # %%
-KINDS = ("seen-like", "slot-bearing", "off-domain")
 PASSES = lab.pick(quick=3, full=5)
-asked = {kind: prompts_by_class(kind, lab.pick(quick=4, full=8), seed=334) for kind in KINDS}
 familiar = asked["seen-like"] + asked["slot-bearing"]
 
 by_tree = {f"medusa, {n} drafts": speculation.medusa(target, tree=tree) for n, tree in TREES.items()}
@@ -461,8 +465,8 @@ pd.DataFrame({"sum of products": summed, "walked": walked, "measured": found}).r
 
 # %% [markdown]
 # **What just happened?** Acceptance only ever grows with the tree, and the speedup does not: from some size on, a node
-# costs more to check than it brings. The walk should lie closer to what was measured than the sum: it knows that rounds
-# gather at the hard places. Neither is exact, since the answers that were walked are not those that were measured.
+# costs more to check than it brings. Neither prediction is exact, since the answers that were walked are not those that
+# were measured, and there are few of both. At the size that was predicted to be the best, is it the best?
 #
 # ### By kind of text
 #

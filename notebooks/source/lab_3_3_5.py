@@ -45,7 +45,7 @@ import pandas as pd
 from labs_helpers import bench, plots, references, speculation
 from labs_helpers.lab import Lab
 from labs_helpers.model import workloads
-from labs_helpers.model.prompts import prompts_by_class
+from labs_helpers.model.prompts import chat_token_ids, prompts_by_class
 from labs_helpers.speculation import by_hand
 from labs_helpers.speculation.on_spark import on_spark
 from labs_helpers.speculation.serving import sglang_config, vllm_config
@@ -81,8 +81,7 @@ KNOWN, UNKNOWN = prompts_by_class("seen-like", 1, seed=350)[0], prompts_by_class
 
 def draw_round(question):
     """The tree that EAGLE-3 grows after the first token of an answer, and the path that the model accepts."""
-    ids = workloads.chat_ids([{"role": "user", "content": question}])
-    round_ = speculation.first_round(target, grow, ids)
+    round_ = speculation.first_round(target, grow, chat_token_ids([("user", question)]))
     return plots.token_tree(
         round_.parents, workloads.pieces(round_.tokens), accepted=round_.accepted, title=question,
         notes=["", *(f"{p:.2f}" for p in round_.confidence[1:])],
@@ -211,8 +210,12 @@ pd.Series({name: f"{distance(found):.4f}" for name, found in results.items() if 
 # ### Exercise 2: expected length
 #
 # `rates[i]` is the share of rounds that accepted draft `i`, *of those that accepted all drafts before it*. Return the
-# expected number of new tokens per round, the model's own token included. (Engines count another rate: accepted at a
-# place, of *all* rounds. What is the product here, is one number there.)
+# expected number of new tokens per round, the model's own token included.
+#
+# These are rates of *rounds*, each given the one before, so their product is exact. Two other kinds of figure look the
+# same and are not. Engines count, of *all* rounds, those that accepted a place: there the product is already made. And
+# the accuracy of a draft at all places of a text, multiplied up, usually promises too much, since rounds gather at the
+# hard places (lab 3.3.4).
 
 
 # %% labs={"exercise": "expected_length"}
@@ -235,9 +238,11 @@ lab.check("expected_length", expected_length)
 
 # %%
 KINDS = ("seen-like", "slot-bearing", "off-domain")
-asked = {kind: prompts_by_class(kind, lab.pick(quick=4, full=8), seed=335) for kind in KINDS}
+N = lab.pick(quick=4, full=8)
+drawn = {kind: prompts_by_class(kind, 2 * N, seed=335) for kind in KINDS}
+asked = {kind: prompts[:N] for kind, prompts in drawn.items()}
 everyone = [prompt for prompts in asked.values() for prompt in prompts]
-rehearsal = [prompt for kind in KINDS for prompt in prompts_by_class(kind, lab.pick(4, 8), seed=9335)]
+rehearsal = [prompt for prompts in drawn.values() for prompt in prompts[N:]]
 
 DEPTHS = (1, 2, 3, 5, 7)
 chains = {depth: speculation.eagle3(target, depth=depth) for depth in DEPTHS}
@@ -252,7 +257,7 @@ plots.acceptance_by_position({"eagle3": rates}, rounds={"eagle3": trial.rounds})
 seconds = speculation.verify_costs(target, [1, *(depth + 1 for depth in DEPTHS)])
 checking = {depth: seconds[depth + 1] / seconds[1] for depth in DEPTHS}
 drafting = {depth: speculation.draft_cost(target, chain) / seconds[1] for depth, chain in chains.items()}
-plain = [speculation.generate(target, workloads.chat_ids([{"role": "user", "content": text}])) for text in rehearsal]
+plain = [speculation.generate(target, chat_token_ids([("user", text)])) for text in rehearsal]
 prefill = sum(answer.prefill_seconds for answer in plain) / sum(answer.seconds for answer in plain)
 
 # %% [markdown]
