@@ -71,8 +71,8 @@ target = speculation.Target.load(precision="fp32")
 #
 # The tree is no longer fixed. EAGLE-2 found that a draft's own probability says well how likely it is to be accepted. So
 # the tree grows anew in every round: expand the nodes with the highest product of probabilities, and keep the best of
-# all. Two rounds, with that product at each node: an answer the model knows by heart, and a question about bread. What
-# differs?
+# all. Two rounds, with that product at each node: an answer that the model knows by heart, and a question from outside
+# everything it has read. What differs?
 
 # %%
 grow = speculation.eagle3(target, depth=4, topk=3, nodes=10)
@@ -152,13 +152,22 @@ lab.check("sample_round", sample_round)
 
 # %% [markdown]
 # Does it keep the distribution? Two real distributions over the eight tokens that the model finds likeliest at some place:
-# the model's own, and the draft's, which errs. Many rounds with one draft each. Beside it, a plausible mistake: a refused
-# draft is replaced by a draw from *p* itself.
+# the model's own, and the draft's, which errs. A small model is very sure of itself, so both are heated to temperature 3.
+# Many rounds with one draft each. Beside it, a plausible mistake: a refused draft is replaced by a draw from *p* itself.
 
 # %%
 sample = sample_round if lab.solved("sample_round") else by_hand.sample_round
-tokens, p, q = speculation.two_distributions(target, speculation.eagle3(target), UNKNOWN, top=8)
 chance, ROUNDS = random.Random(335), lab.pick(quick=20_000, full=60_000)
+
+
+def heated(shares, temperature=3.0):
+    """The distribution at a temperature."""
+    powers = [share ** (1 / temperature) for share in shares]
+    return [power / sum(powers) for power in powers]
+
+
+tokens, p, q = speculation.two_distributions(target, speculation.eagle3(target), UNKNOWN, top=8)
+p, q = heated(p), heated(q)
 
 
 def mistaken(drafted, q, p, draws):
@@ -176,6 +185,10 @@ def shares(rule):
     return [count / ROUNDS for count in counts]
 
 
+# %% [markdown]
+# Read the columns against *target p*.
+
+# %%
 results = {"draft q": q, "target p": p, "rejection sampling": shares(sample), "mistaken": shares(mistaken)}
 pd.DataFrame(results, index=workloads.pieces(tokens)).map("{:.1%}".format)
 
