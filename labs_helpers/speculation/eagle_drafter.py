@@ -50,6 +50,7 @@ class Eagle:
         self.name, self.taps, self.all_rows = name, layer.taps, layer.fuse is None
         self.layer, self.depth, self.topk, self.nodes, self.confident = layer, depth, topk, nodes, confident
         self._turns = target.rotation.turns
+        self._turn_list = self._turns.unbind(0)
         spec = target.spec
         self._group, self._columns = spec.heads // spec.kv_heads, target.cache.shape[1]
         self._masks = [torch.zeros(topk * self._group, self._columns + step * topk) for step in range(depth + 1)]
@@ -103,8 +104,8 @@ class Eagle:
             tokens.append(layer.id_list[index])
             if step + 1 == depth or certain < self.confident:
                 break
-            past, token = self._past + step, tokens[-1]
-            found, logits = layer.run(found, layer.table[token : token + 1], past, self._turns[past : past + 1])
+            past = self._past + step
+            found, logits = layer.step(found, tokens[-1], past, self._turn_list[past])
         drawn_from = torch.stack([*drawn, torch.zeros_like(drawn[0])]) if drawn else None
         return Draft(tuple(tokens), Tree.chain(len(tokens)), drawn_from)
 
