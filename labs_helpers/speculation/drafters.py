@@ -115,11 +115,13 @@ def eagle3(
     draft: Eagle3Draft | None = None,
     kind: WeightType = "int8",
     confident: float = 0.0,
+    expand: int | None = None,
 ) -> Eagle:
     """EAGLE-3: a chain of `depth` tokens, or with `topk` and `nodes` a tree that grows where the draft is confident.
 
     Args:
-        topk: nodes expanded per step.
+        topk: candidates after each expanded node.
+        expand: nodes expanded per step, topk by default; 1 drafts as cheaply as a chain.
         nodes: drafted nodes that are verified.
         draft: another draft, for instance a just trained one.
         confident: end a chain when its probability falls below this.
@@ -133,7 +135,7 @@ def eagle3(
     from labs_helpers.speculation.features import TAPS
 
     draft = draft or Eagle3Draft.load(weights_dir("eagle3"))
-    return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident)
+    return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident, expand)
 
 
 def calibrated_accuracy(folder: Path) -> list[list[float]]:

@@ -68,6 +68,9 @@ def drafters(target, folder):
         "eagle": speculation.eagle(target, draft=first),
         "eagle3 chain": speculation.eagle3(target, draft=eagle3),
         "eagle3 chain while confident": speculation.eagle3(target, draft=eagle3, confident=0.2, kind="fp32"),
+        "eagle3 chain with siblings": speculation.eagle3(
+            target, topk=3, nodes=5, expand=1, confident=0.1, draft=eagle3
+        ),
         "eagle3 tree": speculation.eagle3(target, depth=3, topk=3, nodes=8, draft=eagle3),
     }
 
