@@ -13,13 +13,13 @@ from labs_helpers.model.architecture import WEIGHTS
 from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
-    from labs_helpers.speculation.model_drafter import DraftModel
     from labs_helpers.speculation.eagle3_draft import Eagle3Draft
     from labs_helpers.speculation.eagle_draft import EagleDraft
     from labs_helpers.speculation.eagle_drafter import Eagle
     from labs_helpers.speculation.lookup import PromptLookup
     from labs_helpers.speculation.medusa_drafter import Medusa
     from labs_helpers.speculation.medusa_heads import MedusaHeads
+    from labs_helpers.speculation.model_drafter import DraftModel
     from labs_helpers.speculation.packed import WeightType
     from labs_helpers.speculation.target import Target
     from labs_helpers.speculation.transformers_loop import HfAssisted
