@@ -59,11 +59,23 @@ def train(
 @app.command("evaluate")
 def evaluate(
     card: Annotated[bool, typer.Option("--card", help="Write the figures into the model card.")] = False,
+    drafts: Annotated[bool, typer.Option("--drafts", help="The drafts instead of the course model.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Held-out loss, slot copying and samples of the shipped model."""
+    """Held-out loss, slot copying and samples of the shipped model; of the drafts, how often they are right."""
+    from labs_helpers.model import spec
+
+    if drafts:
+        from labs_helpers.speculation import card as drafts_card
+        from labs_helpers.speculation import training
+
+        measured = drafts_card.evaluate(training.answers())
+        print(json.dumps(measured.as_dict(), indent=1) if as_json else measured)
+        if card:
+            drafts_card.update(measured)
+        return
     from labs_helpers.model import card as model_card
-    from labs_helpers.model import evaluate, spec
+    from labs_helpers.model import evaluate
 
     found = evaluate.evaluate()
     print(json.dumps(found.as_dict(), indent=1) if as_json else found)

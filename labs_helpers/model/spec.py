@@ -15,7 +15,16 @@ from labs_helpers.paths import cache_dir
 if TYPE_CHECKING:
     from labs_helpers.engines.base import ModelSpec
 
-__all__ = ["SPEC", "Architecture", "course_model_dir", "draft_dir", "gguf_path", "made_in_cache", "model_spec", "shipped_dir"]
+__all__ = [
+    "SPEC",
+    "Architecture",
+    "course_model_dir",
+    "draft_dir",
+    "gguf_path",
+    "made_in_cache",
+    "model_spec",
+    "shipped_dir",
+]
 
 Precision = Literal["bf16", "fp32"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0"]

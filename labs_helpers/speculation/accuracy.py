@@ -51,28 +51,37 @@ def answered(kind: str, n: int = 96, seed: int = HELD_OUT_SEED) -> Answered:
     return features.answer(Frozen(dtype="float32"), prompts)
 
 
-def measure(text: str, found: Answered, hits: Hits) -> Accuracy:
-    """Accuracy by depth, and the acceptance length of a chain walked along each answer."""
+def walk(hits: Sequence[Sequence[bool]], tokens: int) -> int:
+    """Rounds that a chain needs for `tokens` tokens: `hits[i]` is what it gets right when i of them are written."""
+    written = rounds = 0
+    while written < tokens:
+        row = hits[written] if written < len(hits) else ()
+        written += 1 + next((d for d, hit in enumerate(row) if not hit), len(row))
+        rounds += 1
+    return rounds
+
+
+def by_answer(found: Answered, hits: Hits) -> list[list[list[bool]]]:
+    """For each answer, for each of its places, the hits at every depth that the answer still has."""
     from labs_helpers.speculation.rows import spans
 
-    right = hits(found)
-    depth = right.shape[1]
-    correct, possible, tokens, rounds, at = [0] * depth, [0] * depth, 0, 0, 0
+    right, at, answers = hits(found).tolist(), 0, []
     for span in spans(found):
-        part = right[at : at + span.anchors].tolist()
-        for place, row in enumerate(part):
-            for d in range(min(depth, span.anchors - place)):
-                correct[d] += row[d]
-                possible[d] += 1
-        place = 0
-        while place < span.anchors:
-            run = next((d for d, hit in enumerate(part[place]) if not hit or d >= span.anchors - place), depth)
-            tokens += run + 1
-            rounds += 1
-            place += run + 1
+        places = right[at : at + span.anchors]
+        answers.append([row[: span.anchors - i] for i, row in enumerate(places)])
         at += span.anchors
-    rates = tuple(round(c / p, 4) if p else 0.0 for c, p in zip(correct, possible, strict=True))
-    return Accuracy(text, at, rates, round(tokens / max(1, rounds), 3))
+    return answers
+
+
+def measure(text: str, found: Answered, hits: Hits) -> Accuracy:
+    """Accuracy by depth, and the acceptance length of a chain walked along each answer."""
+    every = by_answer(found, hits)
+    places = [row for answer in every for row in answer]
+    depth = max(map(len, places))
+    at_depth = [[row[d] for row in places if len(row) > d] for d in range(depth)]
+    rounds = sum(walk(answer, len(answer)) for answer in every)  # the first token comes from prefill
+    rates = tuple(round(sum(column) / len(column), 4) for column in at_depth)
+    return Accuracy(text, len(places), rates, round(len(places) / max(1, rounds), 3))
 
 
 def hits_of(name: str, folder: Path, depth: int = DEPTH) -> Hits:

@@ -62,7 +62,7 @@ def fit(
         batches: the same stream for the same recipe; an entry makes its batch when called.
         loss_of: a part's share of the batch's loss.
         recipe: what the run is; a checkpoint of another is refused.
-        out: the folder of the checkpoint `training.pt`, which `finished` removes.
+        out: the folder of the checkpoint `training.pt`; the caller removes it once the weights are written.
 
     Raises:
         LabsError: the checkpoint belongs to another run, or cannot be written.
@@ -102,8 +102,3 @@ def fit(
                 saved_at = time.monotonic()
     snapshot(steps)
     return Fit(steps, seen, spent + time.monotonic() - began, _recent(history))
-
-
-def finished(out: Path) -> None:
-    """Remove the checkpoint: the weights are written."""
-    (out / "training.pt").unlink(missing_ok=True)

@@ -22,10 +22,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, hidden: int, layers: int) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(hidden, hidden) for _ in range(layers))
-        for layer in self.layers:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        linears = [nn.Linear(hidden, hidden) for _ in range(layers)]
+        for linear in linears:
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        self.layers = nn.ModuleList(linears)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
@@ -46,7 +47,7 @@ class MedusaHeads(nn.Module):
         self, token_map: torch.Tensor, heads: int = 5, layers: int = 1, shared: bool = False, hidden: int = SPEC.hidden
     ) -> None:
         super().__init__()
-        self.heads, self.shared = heads, shared
+        self.heads, self.layers, self.shared, self.hidden = heads, layers, shared, hidden
         self.blocks = nn.ModuleList(ResidualBlock(hidden, layers) for _ in range(heads))
         count = 1 if shared else heads
         self.lm_heads = nn.ModuleList(nn.Linear(hidden, len(token_map), bias=False) for _ in range(count))
@@ -55,8 +56,8 @@ class MedusaHeads(nn.Module):
     def start_from(self, output: torch.Tensor) -> None:
         """Let every output matrix begin as the model's own, `output` [vocabulary, hidden]."""
         with torch.no_grad():
-            for head in self.lm_heads:
-                head.weight.copy_(output[self.token_map])
+            for matrix in self.lm_heads.parameters():
+                matrix.copy_(output[self.token_map])
 
     def forward(self, hidden: torch.Tensor) -> list[torch.Tensor]:
         """Logits over the draft vocabulary, one tensor [..., draft vocabulary] per head.
@@ -70,10 +71,10 @@ class MedusaHeads(nn.Module):
         found: dict[str, object] = {
             "architectures": ["MedusaModel"],
             "model_type": "medusa",
-            "hidden_size": self.blocks[0].layers[0].in_features,
+            "hidden_size": self.hidden,
             "vocab_size": SPEC.vocabulary,
             "medusa_num_heads": self.heads,
-            "medusa_num_layers": len(self.blocks[0].layers),
+            "medusa_num_layers": self.layers,
             "medusa_fc_bias": True,  # vLLM drops the biases without it
             "truncated_vocab_size": len(self.token_map),
             "torch_dtype": "bfloat16",

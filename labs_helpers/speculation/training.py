@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC
 from labs_helpers.model.spec import content_hash, shipped_dir
 from labs_helpers.paths import ROOT
+from labs_helpers.results import write_atomically
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +35,17 @@ class Trained:
     fit: Fit
 
 
-def answers_folder(seed: int, build: Path = ROOT / "build") -> Path:
-    """Where the answers of the present course model are kept."""
-    return build / f"answers-{content_hash(shipped_dir())}-{seed}"
+def answers(seed: int = 0, n: int | None = None, threads: int | None = None) -> list[Path]:
+    """The course model's answers to `n` training prompts, all by default: shards below build/, shared by all drafts.
+
+    Made where they are not there: minutes on two cores.
+    """
+    from labs_helpers.speculation import features
+
+    n = n or features.TRAINING_PROMPTS
+    folder = ROOT / "build" / f"answers-{content_hash(shipped_dir())}-{seed}"
+    part = folder if n == features.TRAINING_PROMPTS else folder / str(n)
+    return features.collect(part, features.training_prompts(n, seed), threads=threads)
 
 
 def draft_vocabulary(found: Answered, size: int = DRAFT_VOCABULARY) -> torch.Tensor:
@@ -58,14 +68,12 @@ def train(
     scale: float = 1.0,
     resume: bool = True,
     threads: int | None = None,
-    answers: Path | None = None,
 ) -> Trained:
     """Train one draft and write it to `out`. Interrupted, it goes on where it was.
 
     Args:
         name: one of DRAFTS.
         scale: multiplies prompts and steps; 1 is the shipped recipe.
-        answers: the folder of the model's answers, shared by all drafts; made when it is not there.
 
     Raises:
         LabsError: no such draft; a checkpoint of another run is in `out`; or something cannot be written.
@@ -77,16 +85,18 @@ def train(
     if name not in DRAFTS:
         raise LabsError(f"there is no draft {name!r}", f"drafts: {', '.join(DRAFTS)}")
     threads = threads or torch.get_num_threads()
-    prompts = features.training_prompts(max(32, round(scale * features.TRAINING_PROMPTS)), seed)
-    folder = answers or answers_folder(seed)
-    shards = features.collect(folder if scale == 1.0 else folder / f"{len(prompts)}", prompts, threads=threads)
+    n = max(32, round(scale * features.TRAINING_PROMPTS))
+    shards = answers(seed, n, threads)
     made = {"medusa": _medusa, "eagle3": _eagle3, "eagle": _eagle, "draft": _draft}[name]
     torch.manual_seed(seed)
-    recipe = f"{name}, seed {seed}, scale {scale}, model {content_hash(shipped_dir())}, {len(prompts)} prompts"
+    recipe = f"{name}, seed {seed}, scale {scale}, model {content_hash(shipped_dir())}, {n} prompts"
     module, fit, save = made(shards, seed, scale, out, {"recipe": recipe, "resume": resume, "threads": threads})
     save(out)
+    done = Trained(out, sum(p.numel() for p in module.parameters()), n, fit)
+    note = {"seed": seed, "parameters": done.parameters, "prompts": done.prompts, **asdict(fit)}
+    write_atomically(out / "training.json", json.dumps(note, indent=1) + "\n")
     (out / "training.pt").unlink(missing_ok=True)
-    return Trained(out, sum(p.numel() for p in module.parameters()), len(prompts), fit)
+    return done
 
 
 Made = tuple[Any, "Fit", Callable[[Path], None]]
@@ -98,6 +108,7 @@ def _steps(steps: int, scale: float) -> int:
 
 def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
     from labs_helpers.speculation import features, train_medusa
+    from labs_helpers.speculation.calibration import write_calibration
     from labs_helpers.speculation.medusa_heads import MedusaHeads
 
     found = features.load(shards, ("final",))
@@ -105,7 +116,12 @@ def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[st
     heads.start_from(features.Frozen().embedding.float())
     data = train_medusa.positions(found, heads.token_map, heads.heads, SPEC.vocabulary)
     fit = train_medusa.train(heads, data, steps=_steps(train_medusa.STEPS, scale), seed=seed, out=out, **how)
-    return heads, fit, heads.save
+
+    def save(folder: Path) -> None:
+        heads.save(folder)
+        write_calibration(heads, folder)
+
+    return heads, fit, save
 
 
 def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:

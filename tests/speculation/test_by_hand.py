@@ -17,7 +17,9 @@ STANDS_IN = [
 ]
 
 
-@pytest.mark.parametrize(("lab", "exercise", "function"), STANDS_IN, ids=lambda value: getattr(value, "__name__", value))
+@pytest.mark.parametrize(
+    ("lab", "exercise", "function"), STANDS_IN, ids=lambda value: getattr(value, "__name__", value)
+)
 def test_it_passes_every_case(lab, exercise, function):
     wrong = [c.name for c, _ in rubric.load(syllabus.find(lab)).cases(exercise) if verdict(c, ask(function, c)) != ""]
     assert wrong == []
