@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labs_helpers.errors import LabsError
-from labs_helpers.model.architecture import WEIGHTS
+from labs_helpers.model.spec import draft_dir
 from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ def weights_dir(name: str) -> Path:
     Raises:
         LabsError: they are not there.
     """
-    folder = Path(os.environ.get("LABS_DRAFTS") or WEIGHTS) / name
-    if not (folder / "config.json").is_file():
+    elsewhere = os.environ.get("LABS_DRAFTS")
+    if not elsewhere:
+        return draft_dir(name)
+    folder = Path(elsewhere) / name
+    if not (folder / "model.safetensors").is_file():
         raise LabsError(
-            f"there are no weights of {name}: no {folder}",
-            f"restore them with `git checkout`, or train them: ./labs model train {name}",
+            f"there are no weights of {name}: no {folder / 'model.safetensors'}", "set LABS_DRAFTS to another folder"
         )
     return folder
 
