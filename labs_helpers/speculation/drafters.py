@@ -53,7 +53,7 @@ def draft_model(target: Target, length: int = 4, folder: Path | None = None) -> 
     """The course's small Llama, or the one in `folder`, writes `length` tokens ahead."""
     from labs_helpers.speculation.model_drafter import DraftModel
 
-    return DraftModel(folder or weights_dir("draft"), length)
+    return DraftModel(folder or weights_dir("draft"), length, target.threads)
 
 
 def hf_assisted(length: int = 4, folder: Path | None = None) -> HfAssisted:
@@ -92,7 +92,8 @@ def medusa(
         folder = weights_dir("medusa")
         heads = MedusaHeads.load(folder)
         tree = tree or choose_tree(calibrated_accuracy(folder), nodes)
-    return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind, grows)
+    with target.running():
+        return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind, grows)
 
 
 def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind: WeightType = "int8") -> Eagle:
@@ -106,7 +107,8 @@ def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind:
     from labs_helpers.speculation.eagle_runtime import eagle_layer
 
     draft = draft or EagleDraft.load(weights_dir("eagle"))
-    return Eagle("eagle", target, eagle_layer(draft, target, kind), depth)
+    with target.running():
+        return Eagle("eagle", target, eagle_layer(draft, target, kind), depth)
 
 
 def eagle3(
@@ -137,7 +139,8 @@ def eagle3(
     from labs_helpers.speculation.features import TAPS
 
     draft = draft or Eagle3Draft.load(weights_dir("eagle3"))
-    return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident, expand)
+    with target.running():
+        return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident, expand)
 
 
 def calibrated_accuracy(folder: Path) -> list[list[float]]:

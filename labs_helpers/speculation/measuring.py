@@ -152,7 +152,6 @@ def measure(
     Raises:
         LabsError: no prompt, or no pass.
     """
-    import torch
 
     from labs_helpers import machine
     from labs_helpers.bench.progress import request_progress
@@ -183,7 +182,7 @@ def measure(
         workload,
         sum(map(len, ids)) / len(ids),
         target.precision,
-        torch.get_num_threads(),
+        target.threads,
         machine.detect().label,
     )
 
