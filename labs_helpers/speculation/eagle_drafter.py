@@ -14,6 +14,7 @@ import torch
 from labs_helpers.errors import LabsError
 from labs_helpers.speculation.drafter import NOTHING, Draft, Sampling
 from labs_helpers.speculation.eagle_runtime import EagleLayer
+from labs_helpers.speculation.target import ROOM
 from labs_helpers.speculation.tree import Tree, shape
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Eagle:
                 f"no draft of depth {depth}, topk {topk} and {nodes} nodes",
                 "give a depth of at least 1, for topk above 1 a number of nodes, and expand 1 or topk",
             )
+        if depth * topk > ROOM:
+            raise LabsError(f"{depth} steps of {topk} nodes exceed the cache's {ROOM} spare rows", "draft fewer")
         self.name, self.taps, self.all_rows = name, layer.taps, layer.fuse is None
         self.layer, self.depth, self.topk, self.nodes, self.confident = layer, depth, topk, nodes, confident
         self._spine_only = expand == 1 and nodes is not None

@@ -206,6 +206,7 @@ def acceptance(
 
 def _answer(target: Target, method: Method, prompt: Sequence[int], max_new_tokens: int) -> Generation:
     if method is not None and hasattr(method, "answer"):
-        found: Generation = method.answer(prompt, max_new_tokens)
+        with target.running():  # with as many threads
+            found: Generation = method.answer(prompt, max_new_tokens)
         return found
     return generate(target, prompt, method, max_new_tokens)

@@ -160,6 +160,14 @@ def test_a_tree_without_ranks_is_no_medusa_tree(target):
         speculation.medusa(target, heads=heads, tree=[[0], [0, 0], [0, 0, 0]])
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 0}, {"topk": 3}, {"topk": 3, "nodes": 0}, {"depth": 9, "topk": 8, "nodes": 9}]
+)
+def test_a_draft_that_cannot_be_is_refused(target, wrong):
+    with pytest.raises(LabsError):
+        speculation.eagle3(target, draft=Eagle3Draft(torch.arange(64)), **wrong)
+
+
 def test_missing_weights_are_named(target, tmp_path, monkeypatch):
     monkeypatch.setenv("LABS_DRAFTS", str(tmp_path))
     with pytest.raises(LabsError, match="medusa"):
