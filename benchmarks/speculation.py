@@ -196,7 +196,7 @@ def measure(options: Any) -> dict[str, Any]:
     """What the options ask for."""
     found = outcome.head("speculation")
     target = speculation.Target.load(options.precision, options.threads)
-    found |= {"precision": options.precision, "threads": torch.get_num_threads(), "torch": torch.__version__}
+    found |= {"precision": options.precision, "threads": target.threads, "torch": torch.__version__}
     if options.identity:
         return found | {"identity": identity(target, options.identity)}
     if options.costs:
@@ -225,7 +225,7 @@ def lines(found: dict[str, Any]) -> Iterator[str]:
 def main() -> int:
     parser = outcome.parser(str(__doc__))
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--prompts", type=int, default=12, help="per class")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--identity", type=int, default=0, metavar="N", help="compare tokens on N held-out prompts")

@@ -28,12 +28,12 @@ from medusa.model.medusa_model import MedusaConfig, MedusaModel, ResBlock
 
 job = json.load(sys.stdin)
 torch.set_num_threads(job["threads"])
-model = MedusaModel.from_pretrained(job["folder"], torch_dtype=torch.float32)
+model = MedusaModel.from_pretrained(".", torch_dtype=torch.float32)
 # release 0.1 puts one block several times into a head; ours are several blocks
 for head in model.medusa_head:
     for i in range(len(head) - 1):
         head[i] = ResBlock(model.hidden_size)
-heads = torch.load(job["folder"] + "/medusa_lm_head.pt")
+heads = torch.load("medusa_lm_head.pt")
 model.medusa_head.load_state_dict(heads)  # strict, unlike its own loader
 model.eval()
 
@@ -118,7 +118,6 @@ def generate(
     with tempfile.TemporaryDirectory(prefix="labs-medusa-") as scratch:
         answer = Path(scratch) / "answer.json"
         job = {
-            "folder": str(folder),
             "prompts": [list(prompt) for prompt in prompts],
             "choices": list(choices),
             "max_new_tokens": max_new_tokens,
@@ -132,7 +131,7 @@ def generate(
                 capture_output=True,
                 text=True,
                 env=environment,
-                cwd=scratch,
+                cwd=folder,  # its configuration names the model beside it
                 timeout=timeout_s,
                 check=False,
             )

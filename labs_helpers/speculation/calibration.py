@@ -1,4 +1,4 @@
-"""What a Medusa tree is chosen from: how often each head's best, second best, ... token is right, on prompts of its own.
+"""What a Medusa tree is chosen from: how often each head's best, second best, ... token is right, on its own prompts.
 
 Cai et al. 2024, arXiv 2401.10774, section 2.3.3, choose the tree from such accuracies on a calibration set.
 """

@@ -25,12 +25,11 @@ def verify_costs(target: Target, sizes: Sequence[int], context: int = CONTEXT, p
     Raises:
         LabsError: a size below 1, or one that does not fit the cache behind `context` tokens.
     """
-    import torch
 
     if any(size < 1 or context + size > target.capacity for size in sizes):
         raise LabsError(f"sizes {list(sizes)} do not fit", f"use 1 to {target.capacity - context}")
     taken: dict[int, list[float]] = {size: [] for size in sizes}
-    with torch.inference_mode():
+    with target.running():
         target.prefill([5 + i % 1000 for i in range(context)])
         for number in range(passes + 2):
             for size, seconds in taken.items():

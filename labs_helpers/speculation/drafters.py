@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from labs_helpers.errors import LabsError
-from labs_helpers.model.architecture import WEIGHTS
+from labs_helpers.model.spec import draft_dir
 from labs_helpers.speculation.tree import Tree, choose_tree
 
 if TYPE_CHECKING:
@@ -31,11 +31,13 @@ def weights_dir(name: str) -> Path:
     Raises:
         LabsError: they are not there.
     """
-    folder = Path(os.environ.get("LABS_DRAFTS") or WEIGHTS) / name
-    if not (folder / "config.json").is_file():
+    elsewhere = os.environ.get("LABS_DRAFTS")
+    if not elsewhere:
+        return draft_dir(name)
+    folder = Path(elsewhere) / name
+    if not (folder / "model.safetensors").is_file():
         raise LabsError(
-            f"there are no weights of {name}: no {folder}",
-            f"restore them with `git checkout`, or train them: ./labs model train {name}",
+            f"there are no weights of {name}: no {folder / 'model.safetensors'}", "set LABS_DRAFTS to another folder"
         )
     return folder
 
@@ -51,7 +53,7 @@ def draft_model(target: Target, length: int = 4, folder: Path | None = None) -> 
     """The course's small Llama, or the one in `folder`, writes `length` tokens ahead."""
     from labs_helpers.speculation.model_drafter import DraftModel
 
-    return DraftModel(folder or weights_dir("draft"), length)
+    return DraftModel(folder or weights_dir("draft"), length, target.threads)
 
 
 def hf_assisted(length: int = 4, folder: Path | None = None) -> HfAssisted:
@@ -90,7 +92,8 @@ def medusa(
         folder = weights_dir("medusa")
         heads = MedusaHeads.load(folder)
         tree = tree or choose_tree(calibrated_accuracy(folder), nodes)
-    return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind, grows)
+    with target.running():
+        return Medusa(heads, tree or Tree.chain(min(nodes, heads.heads)), kind, grows)
 
 
 def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind: WeightType = "int8") -> Eagle:
@@ -104,7 +107,8 @@ def eagle(target: Target, depth: int = 5, draft: EagleDraft | None = None, kind:
     from labs_helpers.speculation.eagle_runtime import eagle_layer
 
     draft = draft or EagleDraft.load(weights_dir("eagle"))
-    return Eagle("eagle", target, eagle_layer(draft, target, kind), depth)
+    with target.running():
+        return Eagle("eagle", target, eagle_layer(draft, target, kind), depth)
 
 
 def eagle3(
@@ -115,11 +119,13 @@ def eagle3(
     draft: Eagle3Draft | None = None,
     kind: WeightType = "int8",
     confident: float = 0.0,
+    expand: int | None = None,
 ) -> Eagle:
     """EAGLE-3: a chain of `depth` tokens, or with `topk` and `nodes` a tree that grows where the draft is confident.
 
     Args:
-        topk: nodes expanded per step.
+        topk: candidates after each expanded node.
+        expand: nodes expanded per step, topk by default; 1 drafts as cheaply as a chain.
         nodes: drafted nodes that are verified.
         draft: another draft, for instance a just trained one.
         confident: end a chain when its probability falls below this.
@@ -133,7 +139,8 @@ def eagle3(
     from labs_helpers.speculation.features import TAPS
 
     draft = draft or Eagle3Draft.load(weights_dir("eagle3"))
-    return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident)
+    with target.running():
+        return Eagle("eagle3", target, eagle3_layer(draft, target, TAPS, kind), depth, topk, nodes, confident, expand)
 
 
 def calibrated_accuracy(folder: Path) -> list[list[float]]:

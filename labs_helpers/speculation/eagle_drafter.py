@@ -14,6 +14,7 @@ import torch
 from labs_helpers.errors import LabsError
 from labs_helpers.speculation.drafter import NOTHING, Draft, Sampling
 from labs_helpers.speculation.eagle_runtime import EagleLayer
+from labs_helpers.speculation.target import ROOM
 from labs_helpers.speculation.tree import Tree, shape
 
 if TYPE_CHECKING:
@@ -27,9 +28,12 @@ class Eagle:
     outputs stand for them only while it drafts ahead.
 
     Args:
-        topk, nodes: 1 and None draft a chain. Otherwise each of `depth` steps expands the topk likeliest nodes, and the
-            `nodes` likeliest of all candidates are verified; a node's likelihood is the product along its path.
-        confident: a chain ends early when the product of its probabilities falls below this.
+        topk, nodes: 1 and None draft a chain. Otherwise each of `depth` steps takes the topk best candidates after each
+            node that it expands, and the `nodes` likeliest of all candidates are verified; a node's likelihood is the
+            product along its path.
+        expand: nodes expanded per step; None is topk, as in EAGLE-2. With 1 the draft steps are a chain's, of one row,
+            and what the chain passed by is verified beside it where it is likelier than the chain's end.
+        confident: a chain (or expand=1) ends early when the product of its probabilities falls below this.
     """
 
     def __init__(
@@ -41,15 +45,26 @@ class Eagle:
         topk: int = 1,
         nodes: int | None = None,
         confident: float = 0.0,
+        expand: int | None = None,
     ) -> None:
-        if depth < 1 or topk < 1 or (nodes is not None and nodes < 1) or (topk > 1 and nodes is None):
+        if (
+            depth < 1
+            or topk < 1
+            or (nodes is not None and nodes < 1)
+            or (topk > 1 and nodes is None)
+            or expand not in (None, 1, topk)
+        ):
             raise LabsError(
                 f"no draft of depth {depth}, topk {topk} and {nodes} nodes",
-                "give a depth of at least 1, and for topk above 1 a number of nodes",
+                "give a depth of at least 1, for topk above 1 a number of nodes, and expand 1 or topk",
             )
+        if depth * topk > ROOM:
+            raise LabsError(f"{depth} steps of {topk} nodes exceed the cache's {ROOM} spare rows", "draft fewer")
         self.name, self.taps, self.all_rows = name, layer.taps, layer.fuse is None
         self.layer, self.depth, self.topk, self.nodes, self.confident = layer, depth, topk, nodes, confident
+        self._spine_only = expand == 1 and nodes is not None
         self._turns = target.rotation.turns
+        self._turn_list = self._turns.unbind(0)
         spec = target.spec
         self._group, self._columns = spec.heads // spec.kv_heads, target.cache.shape[1]
         self._masks = [torch.zeros(topk * self._group, self._columns + step * topk) for step in range(depth + 1)]
@@ -71,6 +86,8 @@ class Eagle:
         found, logits = self._read()
         if self.nodes is None:
             return self._chain(found, logits, depth)
+        if self._spine_only:
+            return self._spine(found, logits, depth)
         return self._grown(found, logits, depth)
 
     def _read(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,10 +120,32 @@ class Eagle:
             tokens.append(layer.id_list[index])
             if step + 1 == depth or certain < self.confident:
                 break
-            past, token = self._past + step, tokens[-1]
-            found, logits = layer.run(found, layer.table[token : token + 1], past, self._turns[past : past + 1])
+            past = self._past + step
+            found, logits = layer.step(found, tokens[-1], past, self._turn_list[past])
         drawn_from = torch.stack([*drawn, torch.zeros_like(drawn[0])]) if drawn else None
         return Draft(tuple(tokens), Tree.chain(len(tokens)), drawn_from)
+
+    def _spine(self, found: torch.Tensor, logits: torch.Tensor, depth: int) -> Draft:
+        """A chain of best candidates; of them and of those passed by, the likeliest. A sibling is never likelier than
+        its parent on the chain, so what is chosen is a tree."""
+        layer, k, certain = self.layer, self.topk, 1.0
+        candidates: list[tuple[float, int, int]] = []
+        for step in range(depth):
+            likely, best = torch.softmax(logits, -1).topk(k)
+            chances, indices = likely[0].tolist(), best[0].tolist()
+            candidates += [(-certain * chance, step, index) for chance, index in zip(chances, indices, strict=True)]
+            certain *= chances[0]
+            if step + 1 == depth or certain < self.confident:
+                break
+            past = self._past + step
+            found, logits = layer.step(found, layer.id_list[indices[0]], past, self._turn_list[past])
+        chain = [position * k for position in range(len(candidates) // k)]
+        order = sorted(range(len(candidates)), key=lambda at: (candidates[at][0], candidates[at][1]))
+        kept = sorted(order[: self.nodes])
+        number = {at: node for node, at in enumerate(kept, 1)}
+        parents = (-1, *(number[chain[at // k - 1]] if at >= k else 0 for at in kept))
+        tokens = tuple(layer.id_list[candidates[at][2]] for at in kept)
+        return Draft(tokens, shape(parents), None, tuple(-candidates[at][0] for at in kept))
 
     def _draw(self, logits: torch.Tensor, drawn: list[torch.Tensor]) -> int:
         """Draw a draft token's index; its distribution, over the target's vocabulary, goes to `drawn`."""

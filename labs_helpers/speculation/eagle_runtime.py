@@ -57,6 +57,7 @@ class EagleLayer:
         self.id_list: list[int] = ids.tolist()
         spec = layer.attention.spec
         self.qkv = (spec.heads + 2 * spec.kv_heads) * spec.head_dim
+        self._prepare_step()
 
     @property
     def weight_bytes(self) -> int:
@@ -88,6 +89,33 @@ class EagleLayer:
         residual = features if joint.shape[1] == self.qkv else joint[:, self.qkv :]
         attended = self.layer.attention(joint[:, : self.qkv], past, turns, mask, last_row)
         found = self.layer.finish(attended, residual[-1:] if last_row else residual)
+        return found, self.head(found if self.norm is None else self.norm(found))
+
+    def _prepare_step(self) -> None:
+        """Fixed places for a single row, and every view of them that a step needs: what `step` saves over `run`."""
+        attention, spec = self.layer.attention, self.layer.attention.spec
+        self._joint = torch.zeros(1, self.table.shape[1])
+        heads = self._joint[0, : self.qkv].view(-1, spec.head_dim)
+        self._pairs = torch.view_as_complex(heads.view(-1, spec.head_dim // 2, 2))[: attention.turned]
+        self._query = heads[: spec.heads].view(1, spec.kv_heads, attention.group, spec.head_dim)
+        self._new = heads[spec.heads :]
+        self._apart = self._joint[:, self.qkv :] if self._joint.shape[1] > self.qkv else None
+        self._embedded = self.table.split(1)
+        self._rows = attention.cache.unbind(0)
+
+    def step(
+        self, feature: torch.Tensor, token: int, past: int, turn: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `run` for one row [1, hidden] that reads the embedding of `token`; turn: complex [1, head size / 2]."""
+        layer, attention = self.layer, self.layer.attention
+        read = self.read(feature if self.before is None else self.before(feature))
+        torch.add(read, self._embedded[token], out=self._joint)
+        residual = feature if self._apart is None else self._apart
+        self._pairs.mul_(turn)
+        self._rows[past].copy_(self._new)
+        keys, values = attention.keys.narrow(2, 0, past + 1), attention.values.narrow(2, 0, past + 1)
+        attended = functional.scaled_dot_product_attention(self._query, keys, values).view(1, -1)
+        found = layer.finish(attended, residual)
         return found, self.head(found if self.norm is None else self.norm(found))
 
 

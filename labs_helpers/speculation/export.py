@@ -1,7 +1,12 @@
 """The shipped drafts in the forms that other programs load, made on demand in the cache.
 
 vLLM and SGLang load the shipped folders as they are, in bf16; for comparisons token for token there are fp32 copies.
-medusa-llm 0.1 wants its own layout, see `medusa_llm`.
+Medusa's heads differ: vLLM 0.32 knows a smaller draft vocabulary (`token_map`), but its loader then refuses the
+checkpoint, for it counts the map among the weights that were not initialised. So they get an output matrix of the
+whole vocabulary. medusa-llm 0.1 wants a layout of its own.
+
+A token the heads do not know gets the mean of the known ones' rows, and so the mean of their logits, which is never
+the greatest.
 """
 
 from __future__ import annotations
@@ -26,12 +31,40 @@ def draft_model_dir(name: str, precision: Literal["bf16", "fp32"] = "bf16") -> P
     Raises:
         LabsError: no such draft or precision, the weights are missing, or the cache cannot be written.
     """
+    if precision not in ("bf16", "fp32"):
+        raise LabsError(f"the draft {name} has no {precision!r} form", "use bf16 or fp32")
     shipped = draft_dir(name)
+    if name == "medusa":
+        return made_in_cache(
+            f"vllm-medusa-{precision}", lambda folder: _write_vllm_medusa(shipped, folder, precision), shipped
+        )
     if precision == "bf16":
         return shipped
-    if precision != "fp32":
-        raise LabsError(f"the draft {name} has no {precision!r} form", "use bf16 or fp32")
     return made_in_cache(f"{name}-fp32", lambda folder: _widen(shipped, folder), shipped)
+
+
+def whole_vocabulary(known: torch.Tensor, token_map: torch.Tensor) -> torch.Tensor:
+    """An output matrix [draft vocabulary, hidden] with a row for every token: [vocabulary, hidden]."""
+    rows = known.mean(0).repeat(SPEC.vocabulary, 1)
+    rows[token_map] = known
+    return rows
+
+
+def _write_vllm_medusa(shipped: Path, folder: Path, precision: str) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    from labs_helpers.speculation.files import read_draft
+
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    config, tensors = read_draft(shipped, "MedusaModel")
+    token_map = tensors.pop("token_map")
+    wide = {n: whole_vocabulary(t.float(), token_map) if n.startswith("lm_heads") else t for n, t in tensors.items()}
+    folder.mkdir()
+    save_file({n: t.to(dtype) for n, t in wide.items()}, folder / "model.safetensors", metadata={"format": "pt"})
+    del config["truncated_vocab_size"]
+    config["torch_dtype"] = str(dtype).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 
 
 def _widen(shipped: Path, folder: Path) -> None:
@@ -56,8 +89,6 @@ def medusa_llm(folder: Path | None = None) -> Path:
     """A folder for medusa-llm 0.1: `base`, the course model in fp32, and beside it config.json and medusa_lm_head.pt.
 
     Its KV cache has a key and a value for every query head, so those that query heads share are repeated in `base`.
-    Its heads know the whole vocabulary: tokens that ours do not know get the mean of the known ones' rows, and so the
-    mean of their logits, which is never the greatest.
 
     Args:
         folder: of our heads; the shipped ones by default.
@@ -83,14 +114,12 @@ def _write_medusa_llm(source: Path, made: Path) -> None:
             for kind in ("weight", "bias"):
                 state[f"{i}.{j}.linear.{kind}"] = ours[f"blocks.{i}.layers.{j}.{kind}"]
         known = ours[f"lm_heads.{0 if heads.shared else i}.weight"]
-        rows = known.mean(0).repeat(SPEC.vocabulary, 1)
-        rows[heads.token_map] = known
-        state[f"{i}.{heads.layers}.weight"] = rows
+        state[f"{i}.{heads.layers}.weight"] = whole_vocabulary(known, heads.token_map)
     torch.save(state, made / "medusa_lm_head.pt")
     config = {
         "medusa_num_heads": heads.heads,
         "medusa_num_layers": heads.layers,
-        "base_model_name_or_path": str(made / "base"),
+        "base_model_name_or_path": "base",  # beside it: medusa-llm is run in this folder
     }
     (made / "config.json").write_text(json.dumps(config, indent=1) + "\n")
 

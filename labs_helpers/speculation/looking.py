@@ -37,7 +37,7 @@ def first_round(target: Target, drafter: Drafter, prompt_ids: Sequence[int]) -> 
     from labs_helpers.speculation.drafter import Sampling
     from labs_helpers.speculation.verify import greedy_accept
 
-    with torch.inference_mode():
+    with target.running():
         state = target.prefill(prompt_ids, drafter.taps, all_rows=drafter.all_rows)
         first = int(state.logits.argmax())
         drafter.begin(target, prompt_ids, state.output, first, Sampling(0.0, torch.Generator()))
@@ -60,7 +60,7 @@ def two_distributions(
     from labs_helpers.speculation.drafter import Sampling
 
     ids = chat_token_ids([("user", text)])
-    with torch.inference_mode():
+    with target.running():
         state = target.prefill(ids, drafter.taps, all_rows=drafter.all_rows)
         first = int(state.logits.argmax())
         drafter.begin(target, ids, state.output, first, Sampling(1.0, torch.Generator().manual_seed(0)))

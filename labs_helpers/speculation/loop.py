@@ -86,7 +86,7 @@ def generate(
     generator = torch.Generator()
     generator.manual_seed(seed) if seed is not None else generator.seed()
     sampling = Sampling(temperature, generator)
-    with torch.inference_mode():
+    with target.running():
         return _generate(target, prompt_ids, drafter, max_new_tokens, sampling, acceptance)
 
 

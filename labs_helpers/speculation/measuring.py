@@ -152,7 +152,6 @@ def measure(
     Raises:
         LabsError: no prompt, or no pass.
     """
-    import torch
 
     from labs_helpers import machine
     from labs_helpers.bench.progress import request_progress
@@ -183,7 +182,7 @@ def measure(
         workload,
         sum(map(len, ids)) / len(ids),
         target.precision,
-        torch.get_num_threads(),
+        target.threads,
         machine.detect().label,
     )
 
@@ -207,6 +206,7 @@ def acceptance(
 
 def _answer(target: Target, method: Method, prompt: Sequence[int], max_new_tokens: int) -> Generation:
     if method is not None and hasattr(method, "answer"):
-        found: Generation = method.answer(prompt, max_new_tokens)
+        with target.running():  # with as many threads
+            found: Generation = method.answer(prompt, max_new_tokens)
         return found
     return generate(target, prompt, method, max_new_tokens)

@@ -23,8 +23,8 @@ class DraftModel:
     taps: tuple[int, ...] = ()
     all_rows = False
 
-    def __init__(self, folder: Path, length: int = 4) -> None:
-        self.model, self.length = Target.load(folder=folder), length
+    def __init__(self, folder: Path, length: int = 4, threads: int = 1) -> None:
+        self.model, self.length = Target.load(folder=folder, threads=threads), length
         self._unread: list[int] = []
         self._past = 0
         self._drafted = 0

@@ -8,7 +8,8 @@ stream, norms and attention stay fp32.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,12 +54,12 @@ class State:
     @property
     def hidden(self) -> torch.Tensor:
         """[hidden], after the final norm, at the last token."""
-        return self.output.hidden[-1]
+        return self.output.hidden[-1].clone()  # outside of inference, a tensor like any other
 
     @property
     def logits(self) -> torch.Tensor:
         """[vocabulary], at the last token."""
-        return self.output.logits[-1]
+        return self.output.logits[-1].clone()
 
 
 class Target:
@@ -70,9 +71,15 @@ class Target:
         spec: Architecture = SPEC,
         precision: Precision = "fp32",
         capacity: int = CAPACITY,
+        threads: int = 1,
     ) -> None:
-        self.spec, self.precision, self.capacity = spec, precision, capacity
+        self.spec, self.precision, self.capacity, self.threads = spec, precision, capacity, threads
         self.end_ids = END_IDS
+        with self.running():  # a packed layout is made for a number of threads
+            self._read(tensors)
+
+    def _read(self, tensors: dict[str, torch.Tensor]) -> None:
+        spec, precision, capacity = self.spec, self.precision, self.capacity
         self.embedding = tensors["model.embed_tokens.weight"].float()
         self.head_weight = tensors.get("lm_head.weight", self.embedding).float()
         self.head = Linear(self.head_weight, kind=precision)
@@ -86,10 +93,11 @@ class Target:
         self._shown: dict[int, Tree] = {}
 
     @classmethod
-    def load(cls, precision: Precision = "fp32", threads: int | None = None, folder: Path | None = None) -> Target:
+    def load(cls, precision: Precision = "fp32", threads: int = 1, folder: Path | None = None) -> Target:
         """The shipped course model, or the Llama in `folder`.
 
-        threads: threads of torch from here on, in this process; None leaves them as they are.
+        threads: of torch, while this model or a drafter of it runs. More than one wait for each other in every
+            operation: some percent faster on an idle machine, many times slower where anything else runs.
 
         Raises:
             LabsError: the folder holds no model of this kind, or the precision is unknown.
@@ -101,12 +109,10 @@ class Target:
 
         if precision not in ("fp32", "bf16"):
             raise LabsError(f"the lean loop has no precision {precision!r}", "use fp32 or bf16")
-        if threads:
-            torch.set_num_threads(threads)
         folder = folder or shipped_dir()
         try:
             spec = read_architecture(json.loads((folder / "config.json").read_text()))
-            return cls(load_file(folder / "model.safetensors"), spec, precision)
+            return cls(load_file(folder / "model.safetensors"), spec, precision, threads=threads)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
             raise LabsError(f"{folder} holds no Llama: {error}", "name a folder that transformers loads") from error
 
@@ -114,6 +120,17 @@ class Target:
     def weight_bytes(self) -> int:
         """Bytes of weights that one step reads."""
         return self.head.bytes + sum(layer.bytes for layer in self.layers)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Inference with this model's number of threads; afterwards torch has its former number again."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(self.threads)
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            torch.set_num_threads(before)
 
     def prefill(self, ids: Sequence[int], taps: tuple[int, ...] = (), *, all_rows: bool = False) -> State:
         """Read a prompt into an empty cache. Only the last token leaves the last layer, unless `all_rows`.
@@ -123,7 +140,7 @@ class Target:
         """
         if not 0 < len(ids) <= self.capacity:
             raise LabsError(f"a prompt has 1 to {self.capacity} tokens here, not {len(ids)}", "give another prompt")
-        with torch.inference_mode():
+        with self.running():
             tokens = torch.tensor(ids)
             output = self.forward(tokens, 0, self.rotation.turns[: len(ids)], None, taps, last_row=not all_rows)
         return State(len(ids), output)
@@ -161,12 +178,13 @@ class Target:
         positions: steps from the first of these tokens (0, 1, 1, 2 ...). mask: n rows of 0 and 1 over the n tokens;
         all of them see the whole state.
         """
-        with torch.inference_mode():
+        with self.running():
             seen = torch.tensor(mask, dtype=torch.bool)
             block = torch.zeros(seen.shape).masked_fill_(~seen, -torch.inf).repeat_interleave(self._group, 0)
             whole = torch.cat([torch.zeros(len(block), state.length), block], 1)
             turns = self.rotation.turns[torch.tensor(positions) + state.length]
-            return self.forward(torch.tensor(tokens), state.length, turns, whole, ()).logits
+            logits = self.forward(torch.tensor(tokens), state.length, turns, whole, ()).logits
+        return logits.clone()
 
     def forward(
         self,

@@ -22,7 +22,7 @@ from labs_helpers.speculation.unroll import pick
 DRAFT = Architecture(name="labs-draft-model", hidden=256, layers=2, feed_forward=640, heads=4, kv_heads=2, head_dim=64)
 """Shallow: each drafted token costs a pass through its layers, one after the other."""
 ANCHORS_PER_STEP = 1536
-STEPS = 1000
+STEPS = 700
 
 
 def new_draft(seed: int) -> Any:

@@ -41,8 +41,11 @@ class HfAssisted:
         """The greedy answer, as `Generation` has it. The first step reads the prompt, and with an assistant already its
         first drafts; it counts as prefill where it reads the prompt alone, as a round otherwise."""
         import torch
+        from transformers.utils import logging
 
         self._steps.clear()
+        loud = logging.get_verbosity()
+        logging.set_verbosity_error()  # its assisted loop warns about arguments that it passes to itself
         started = time.perf_counter()
         with torch.inference_mode():
             ids = self.model.generate(
@@ -53,6 +56,7 @@ class HfAssisted:
                 **({"assistant_model": self.assistant} if self.assistant is not None else {}),
             )
         seconds = time.perf_counter() - started
+        logging.set_verbosity(loud)
         new = tuple(ids[0, len(prompt_ids) :].tolist())
         starts = [past for past, _ in self._steps] + [len(prompt_ids) + len(new) - 1]
         reads = [n for _, n in self._steps]

@@ -16,7 +16,7 @@ import pytest
 
 from labs_helpers.engines import install, medusa_llm, ports, process
 from labs_helpers.engines.base import Server
-from labs_helpers.model.spec import draft_dir
+from labs_helpers.model.spec import draft_dir, shipped_dir
 from labs_helpers.speculation import accuracy, export, serving
 from labs_helpers.speculation.features import Answered
 
@@ -44,7 +44,7 @@ def expected() -> list[tuple[list[int], list[int]]]:
 
     from labs_helpers.model.scoring import load_model
 
-    model = load_model(draft_dir("draft").parent / "course")
+    model = load_model(shipped_dir())
     pairs = []
     for where, prompt in zip(answers().sequences(), answers().prompts.tolist(), strict=True):
         ids = answers().ids[where]

@@ -66,12 +66,12 @@ def test_the_fused_layer_is_the_module(target, name):
 
 
 @pytest.mark.parametrize("name", ["eagle", "eagle3"])
-@pytest.mark.parametrize("shape", [(4, 1, None), (3, 2, 6)])
+@pytest.mark.parametrize("shape", [(4, 1, None, None), (3, 2, 6, None), (3, 2, 5, 1)])
 def test_a_draft_is_what_the_module_says_step_by_step(target, name, shape):
     """Chain and tree: each drafted node's token is among the module's best after its path, fed with its own outputs."""
     draft, layer = drafts(target)[name]
-    depth, topk, nodes = shape
-    drafter = Eagle(name, target, layer, depth, topk, nodes)
+    depth, topk, nodes, expand = shape
+    drafter = Eagle(name, target, layer, depth, topk, nodes, 0.0, expand)
     ids = prompts()[1]
     with torch.inference_mode():
         state = target.prefill(ids, drafter.taps, all_rows=drafter.all_rows)

@@ -18,7 +18,7 @@ from tests.speculation.tiny import SPEC, Oracle, tiny_target
 TINY = tiny_target(5)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.lists(st.integers(3, SPEC.vocabulary - 1), min_size=1, max_size=12),
     st.integers(0, 10**6),
@@ -47,7 +47,7 @@ def target():
 
 
 def prompts():
-    texts = [*chat_prompts(2, seed=3), *prompts_by_class("seen-like", 1), *prompts_by_class("off-domain", 1)]
+    texts = [*chat_prompts(1, seed=3), *prompts_by_class("seen-like", 1)]
     return [chat_token_ids([("user", text)]) for text in texts]
 
 
@@ -68,6 +68,9 @@ def drafters(target, folder):
         "eagle": speculation.eagle(target, draft=first),
         "eagle3 chain": speculation.eagle3(target, draft=eagle3),
         "eagle3 chain while confident": speculation.eagle3(target, draft=eagle3, confident=0.2, kind="fp32"),
+        "eagle3 chain with siblings": speculation.eagle3(
+            target, topk=3, nodes=5, expand=1, confident=0.1, draft=eagle3
+        ),
         "eagle3 tree": speculation.eagle3(target, depth=3, topk=3, nodes=8, draft=eagle3),
     }
 
@@ -85,10 +88,10 @@ def small_llama(tmp_path_factory):
 
 
 def test_every_drafter_with_random_weights_leaves_the_text(target, small_llama):
+    plain = [generate(target, ids, max_new_tokens=10).ids for ids in prompts()]
     for name, drafter in drafters(target, small_llama).items():
-        for ids in prompts():
-            plain = generate(target, ids, max_new_tokens=16)
-            assert generate(target, ids, drafter, max_new_tokens=16).ids == plain.ids, name
+        for ids, answer in zip(prompts(), plain, strict=True):
+            assert generate(target, ids, drafter, max_new_tokens=10).ids == answer, name
 
 
 def test_every_drafter_draws(target, small_llama):
@@ -101,7 +104,7 @@ def test_every_drafter_draws(target, small_llama):
 def test_the_target_as_its_own_draft_is_always_right(target):
     from labs_helpers.model.spec import shipped_dir
 
-    found = generate(target, prompts()[2], speculation.draft_model(target, 5, shipped_dir()))
+    found = generate(target, prompts()[1], speculation.draft_model(target, 5, shipped_dir()))
     assert found.rounds > 2 and all(stood == tried for stood, tried in found.position_counts)
 
 
@@ -114,14 +117,14 @@ def test_sampling_with_a_drafter_has_the_plain_distribution():
         start = 10**6 * (drafter is None)
         drawn = [
             generate(TINY, prompt, drafter, max_new_tokens=2, temperature=3.0, seed=seed).ids
-            for seed in range(start, start + 1000)
+            for seed in range(start, start + 500)
         ]
         firsts = [ids[0] for ids in drawn]
         common = max(set(firsts), key=firsts.count)
         seconds = [ids[1] for ids in drawn if len(ids) > 1]
         counted[name] = (common, torch.bincount(torch.tensor(seconds), minlength=SPEC.vocabulary).double())
     plain, oracle = counted["plain"][1], counted["oracle"][1]
-    frequent = plain + oracle >= 20
+    frequent = plain + oracle >= 10
     a, b = plain[frequent] / plain.sum(), oracle[frequent] / oracle.sum()
     pooled = (plain + oracle)[frequent] / (plain.sum() + oracle.sum())
     chi = float(((a - b) ** 2 / (pooled * (1 / plain.sum() + 1 / oracle.sum()))).sum())
@@ -155,6 +158,14 @@ def test_a_tree_without_ranks_is_no_medusa_tree(target):
         speculation.medusa(target, heads=heads, tree=Tree((-1, 0)))
     with pytest.raises(LabsError):
         speculation.medusa(target, heads=heads, tree=[[0], [0, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"depth": 0}, {"topk": 3}, {"topk": 3, "nodes": 0}, {"depth": 9, "topk": 8, "nodes": 9}]
+)
+def test_a_draft_that_cannot_be_is_refused(target, wrong):
+    with pytest.raises(LabsError):
+        speculation.eagle3(target, draft=Eagle3Draft(torch.arange(64)), **wrong)
 
 
 def test_missing_weights_are_named(target, tmp_path, monkeypatch):

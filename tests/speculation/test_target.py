@@ -46,7 +46,7 @@ def test_taps_are_the_inputs_of_layers(shipped):
     torch.testing.assert_close(found.hidden, states[-1][0, -1], **CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trees(), st.lists(st.integers(0, SPEC.vocabulary - 1), min_size=1, max_size=20), st.randoms())
 def test_every_node_of_a_tree_gets_the_logits_of_its_own_path(tree, prompt, rng):
     tokens = [rng.randrange(SPEC.vocabulary) for _ in range(len(tree))]
@@ -61,7 +61,7 @@ def test_every_node_of_a_tree_gets_the_logits_of_its_own_path(tree, prompt, rng)
         torch.testing.assert_close(found[node], alone, **CLOSE)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(trees(), st.lists(st.integers(0, SPEC.vocabulary - 1), min_size=1, max_size=20), st.data())
 def test_a_compacted_cache_is_a_recomputed_one(tree, prompt, data):
     """Several rounds of a tree and a kept path each; then one step says what a fresh prefill says."""

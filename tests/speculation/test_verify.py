@@ -39,7 +39,7 @@ def chi_square(draws, p):
 
 LIMIT_4 = 23.5
 """Of chi square with 4 degrees of freedom: exceeded once in 10,000 fair runs; the draws below are seeded."""
-ROUNDS = 20_000
+ROUNDS = 6_000
 
 
 def first_tokens(draw_children, tree, drafted_from):
@@ -59,7 +59,7 @@ def first_tokens(draw_children, tree, drafted_from):
 def test_a_drawn_draft_leaves_the_targets_distribution():
     emitted, p, q = first_tokens(lambda q, g: torch.multinomial(q, 1, generator=g).tolist(), Tree.chain(1), True)
     assert chi_square(emitted, p) < LIMIT_4
-    assert chi_square(emitted, q) > 10 * LIMIT_4  # the draft's own is another
+    assert chi_square(emitted, q) > 4 * LIMIT_4  # the draft's own is another
 
 
 def test_siblings_drawn_without_replacement_leave_the_targets_distribution():
@@ -82,7 +82,7 @@ def test_redrawing_from_p_after_a_rejection_would_be_seen():
         x = int(torch.multinomial(q, 1, generator=generator))
         stands = float(torch.rand((), generator=generator)) < float(p[x] / q[x])
         emitted.append(x if stands else int(torch.multinomial(p, 1, generator=generator)))
-    assert chi_square(emitted, p) > 10 * LIMIT_4
+    assert chi_square(emitted, p) > 4 * LIMIT_4
 
 
 def test_the_second_token_of_a_chain_has_its_own_distribution():
