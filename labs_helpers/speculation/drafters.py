@@ -49,11 +49,11 @@ def prompt_lookup(ngram: int = 3, length: int = 4) -> PromptLookup:
     return PromptLookup(ngram, length)
 
 
-def draft_model(target: Target, length: int = 4, folder: Path | None = None) -> DraftModel:
+def draft_model(target: Target, length: int = 4, folder: Path | None = None, kind: WeightType = "int8") -> DraftModel:
     """The course's small Llama, or the one in `folder`, writes `length` tokens ahead."""
     from labs_helpers.speculation.model_drafter import DraftModel
 
-    return DraftModel(folder or weights_dir("draft"), length, target.threads)
+    return DraftModel(folder or weights_dir("draft"), length, kind, target.threads)
 
 
 def hf_assisted(length: int = 4, folder: Path | None = None) -> HfAssisted:

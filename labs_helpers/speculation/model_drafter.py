@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from labs_helpers.speculation.drafter import NOTHING, Draft, Sampling
+from labs_helpers.speculation.packed import WeightType
 from labs_helpers.speculation.target import Target
 from labs_helpers.speculation.tree import Tree
 
@@ -23,8 +24,8 @@ class DraftModel:
     taps: tuple[int, ...] = ()
     all_rows = False
 
-    def __init__(self, folder: Path, length: int = 4, threads: int = 1) -> None:
-        self.model, self.length = Target.load(folder=folder, threads=threads), length
+    def __init__(self, folder: Path, length: int = 4, kind: WeightType = "int8", threads: int = 1) -> None:
+        self.model, self.length = Target.load(kind, threads, folder), length
         self._unread: list[int] = []
         self._past = 0
         self._drafted = 0

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -22,7 +22,8 @@ from labs_helpers.speculation.layers import DecoderLayer, Norm, Rotation
 from labs_helpers.speculation.packed import Linear
 from labs_helpers.speculation.tree import Tree
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "int8"]
+"""How the matrices are held: `int8` is for draft models only (`packed.Linear`)."""
 
 CAPACITY = 2048
 """Tokens of prompt and answer together."""
@@ -107,8 +108,10 @@ class Target:
 
         from labs_helpers.model.spec import shipped_dir
 
-        if precision not in ("fp32", "bf16"):
-            raise LabsError(f"the lean loop has no precision {precision!r}", "use fp32 or bf16")
+        if precision not in get_args(Precision):
+            raise LabsError(
+                f"the lean loop has no precision {precision!r}", "use fp32 or bf16, or int8 for a draft model"
+            )
         folder = folder or shipped_dir()
         try:
             spec = read_architecture(json.loads((folder / "config.json").read_text()))

@@ -499,7 +499,7 @@ plots.acceptance_by_position(
 )
 
 # %% [markdown]
-# **What just happened?** Untrained heads make the model *slower*: every wrong draft is checked all the same. Trained ones
+# **What just happened?** Untrained heads bring next to nothing, and every wrong draft is checked all the same. Trained ones
 # gain where the text is predictable. Nothing in the method knows what kind of text it writes; what differs is only how
 # surprising the next tokens are. A speedup without the text it was measured on says as little as a throughput without its
 # load.

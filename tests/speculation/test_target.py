@@ -106,3 +106,19 @@ def test_what_does_not_fit_is_refused(shipped, tmp_path):
         Target.load(folder=tmp_path)
     with pytest.raises(LabsError, match="int4"):
         Target.load("int4")
+
+
+def test_torch_keeps_its_own_number_of_threads(shipped):
+    before = torch.get_num_threads()
+    with shipped.running():
+        assert torch.get_num_threads() == shipped.threads == 1
+    with pytest.raises(ValueError), shipped.running():
+        raise ValueError
+    assert torch.get_num_threads() == before
+
+
+def test_what_a_state_shows_may_be_learned_from(shipped):
+    hidden = shipped.prefill(chat_token_ids([("user", "What is decode?")])).hidden
+    head = torch.nn.Linear(len(hidden), 2)
+    head(hidden).sum().backward()
+    assert head.weight.grad is not None
