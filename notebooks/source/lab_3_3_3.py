@@ -43,6 +43,7 @@ out = "results"  # folder of the result file
 import asyncio
 import json
 from functools import partial
+from pathlib import Path
 
 import pandas as pd
 from IPython.display import display
@@ -730,14 +731,15 @@ pd.DataFrame(
 ).T.rename_axis("streams").assign(gain=lambda table: table["output tok/s"] / table["output tok/s"].iloc[0]).round(1)
 
 # %% [markdown]
-# **What just happened?** A step for sixteen takes hardly longer than a step for one: weights are read once, and most of the
-# rest of a step is overhead that does not depend on the number of users. That is nearly free throughput. Further to the
-# right each user begins to pay: arithmetic is the limit now, not reading. On a GPU the same curve has larger numbers: the
-# turn comes at hundreds of streams.
+# **What just happened?** A step for sixteen takes about twice as long as a step for one, not sixteen times: weights are read
+# once, and a good part of a step is overhead that does not depend on the number of users. Further to the right each user
+# pays more for less: arithmetic is the limit now, not reading. On a GPU the same curve has larger numbers, and the turn
+# comes at hundreds of streams.
 #
 # ### The knee
 #
-# Offered rate to the right, requests in time upwards. On the dotted line everybody is served in time.
+# Offered rate to the right, requests in time upwards. On the dotted line everybody is served in time. (A red circle, if there
+# is one, marks a probe in which the client itself was late now and then; see *The busy client* below.)
 
 # %%
 limits = arriving.open[0].limits
@@ -986,7 +988,9 @@ plots.witness_table([m for m in lab.measurements("completion_tokens") if m.witne
 # %%
 qwen = ModelSpec(name="qwen3-8b", location="Qwen/Qwen3-8B", precision="bf16")
 for graphs in (True, False):
-    spec = vllm_container.container(qwen, cuda_graphs=graphs, kv_cache_dtype="fp8", max_num_seqs=64)
+    spec = vllm_container.container(
+        qwen, huggingface=Path("$HOME/.cache/huggingface"), cuda_graphs=graphs, kv_cache_dtype="fp8", max_num_seqs=64
+    )
     print(" ".join(spec.docker_argv(host_port=8000)), "\n")
 
 # %% [markdown]
