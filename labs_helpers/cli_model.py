@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from labs_helpers.cli_options import Json
-from labs_helpers.errors import LabsError
 from labs_helpers.paths import ROOT
 
 
@@ -36,7 +35,10 @@ def train(
         Path | None, typer.Option(help="folder for checkpoints and weights; by default build/model or build/DRAFT")
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option("--from", help="course: a finished model's folder, to go on from it with long rows")
+        Path | None,
+        typer.Option(
+            "--from", help="a finished folder to go on from: course with long rows, eagle3 with its second part"
+        ),
     ] = None,
     seed: int = 0,
     scale: Annotated[float, typer.Option(min=0.001, help="share of the recipe's steps, for a trial")] = 1.0,
@@ -48,12 +50,10 @@ def train(
 
         print(train.train(out or ROOT / "build" / "model", seed=seed, scale=scale, resume=resume, weights=weights))
         return
-    if weights is not None:
-        raise LabsError("--from is for the course model", "a draft is trained from its start; it goes on by itself")
     from labs_helpers.speculation import training
 
     folder = out or ROOT / "build" / what.value
-    print(training.train(what.value, folder, seed=seed, scale=scale, resume=resume))
+    print(training.train(what.value, folder, seed=seed, scale=scale, resume=resume, weights=weights))
 
 
 @app.command("evaluate")

@@ -20,7 +20,7 @@ from labs_helpers.speculation.rows import Rows, batches
 from labs_helpers.speculation.unroll import pick, unroll
 
 ANCHORS_PER_STEP = 1536
-STEPS = 500
+STEPS = 400
 TOKEN_WEIGHT = 0.1
 NOISE = 0.2
 """Uniform noise of this full width, in standard deviations of a feature."""

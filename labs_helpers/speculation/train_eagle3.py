@@ -24,6 +24,8 @@ from labs_helpers.speculation.unroll import pick, unroll
 DEPTH = 6
 ANCHORS_PER_STEP = 640
 STEPS = 1000
+MORE_STEPS, MORE_DEPTH, MORE_RATE = 700, 5, 0.8
+"""The second part, from the weights of the first: what the model recites takes many passes to learn."""
 STEP_WEIGHT = 0.9
 """Weight of each step's loss against the one before."""
 
@@ -44,19 +46,35 @@ def loss(draft: Eagle3Draft, model: Frozen, rows: Rows, depth: int, index: torch
     return torch.stack(losses).sum() / rows.total
 
 
-def train(
-    draft: Eagle3Draft, data: Answered, *, steps: int, seed: int, out: Path, recipe: str, depth: int = DEPTH, **how: Any
-) -> Fit:
-    """Train the draft in place; `how` as for `fit`."""
-    model = Frozen()
-    index = draft_index(draft.token_map, draft.spec.vocabulary)
+def start(draft: Eagle3Draft, model: Frozen) -> None:
+    """Let norm and output matrix begin as the model's own."""
     with torch.no_grad():
         draft.lm_head.weight.copy_(model.embedding[draft.token_map])
         draft.norm.weight.copy_(model.final_norm)
+
+
+def train(
+    draft: Eagle3Draft,
+    data: Answered,
+    *,
+    steps: int,
+    seed: int,
+    out: Path,
+    recipe: str,
+    depth: int = DEPTH,
+    peak: float = 1.0,
+    **how: Any,
+) -> Fit:
+    """Train the draft in place; `peak` scales the learning rates, `how` is as for `fit`."""
+    model = Frozen()
+    index = draft_index(draft.token_map, draft.spec.vocabulary)
+    optimizers = make_optimizers(draft, tables=("lm_head",))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["peak"] *= peak
     return fit(
         "EAGLE-3 draft",
         draft,
-        make_optimizers(draft, tables=("lm_head",)),
+        optimizers,
         batches(data, ANCHORS_PER_STEP, seed),
         lambda rows: loss(draft, model, rows, depth, index),
         steps=steps,

@@ -68,11 +68,13 @@ def train(
     scale: float = 1.0,
     resume: bool = True,
     threads: int | None = None,
+    weights: Path | None = None,
 ) -> Trained:
     """Train one draft and write it to `out`. Interrupted, it goes on where it was.
 
     Args:
         name: one of DRAFTS.
+        weights: the folder of a finished EAGLE-3 draft to go on from with its recipe's second part.
         scale: multiplies prompts and steps; 1 is the shipped recipe.
 
     Raises:
@@ -89,11 +91,20 @@ def train(
     shards = answers(seed, n, threads)
     made = {"medusa": _medusa, "eagle3": _eagle3, "eagle": _eagle, "draft": _draft}[name]
     torch.manual_seed(seed)
+    if weights and name != "eagle3":
+        raise LabsError(f"{name} has a recipe of one part", "leave out --from")
+    if weights and weights.resolve() == out.resolve():
+        raise LabsError(f"--from and --out are both {out}", "name another --out; what --from names stays as it is")
+    how = {"resume": resume, "threads": threads, "weights": weights}
     recipe = f"{name}, seed {seed}, scale {scale}, model {content_hash(shipped_dir())}, {n} prompts"
-    module, fit, save = made(shards, seed, scale, out, {"recipe": recipe, "resume": resume, "threads": threads})
+    if weights:
+        recipe += f", from {content_hash(weights)}"
+    module, fit, save = made(shards, seed, scale, out, {"recipe": recipe} | how)
     save(out)
     done = Trained(out, sum(p.numel() for p in module.parameters()), n, fit)
     note = {"seed": seed, "parameters": done.parameters, "prompts": done.prompts, **asdict(fit)}
+    if weights:
+        note["before"] = json.loads((weights / "training.json").read_text())
     write_atomically(out / "training.json", json.dumps(note, indent=1) + "\n")
     (out / "training.pt").unlink(missing_ok=True)
     return done
@@ -107,6 +118,7 @@ def _steps(steps: int, scale: float) -> int:
 
 
 def _medusa(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    del how["weights"]
     from labs_helpers.speculation import features, train_medusa
     from labs_helpers.speculation.calibration import write_calibration
     from labs_helpers.speculation.medusa_heads import MedusaHeads
@@ -129,12 +141,21 @@ def _eagle3(shards: list[Path], seed: int, scale: float, out: Path, how: dict[st
     from labs_helpers.speculation.eagle3_draft import Eagle3Draft
 
     found = features.load(shards)
-    draft = Eagle3Draft(draft_vocabulary(found))
-    fit = train_eagle3.train(draft, found, steps=_steps(train_eagle3.STEPS, scale), seed=seed, out=out, **how)
+    weights = how.pop("weights")
+    if weights:
+        draft, steps = Eagle3Draft.load(weights).train(), train_eagle3.MORE_STEPS
+        depth, peak = train_eagle3.MORE_DEPTH, train_eagle3.MORE_RATE
+    else:
+        draft, steps = Eagle3Draft(draft_vocabulary(found)), train_eagle3.STEPS
+        depth, peak = train_eagle3.DEPTH, 1.0
+        train_eagle3.start(draft, features.Frozen())
+    steps = _steps(steps, scale)
+    fit = train_eagle3.train(draft, found, steps=steps, seed=seed, out=out, depth=depth, peak=peak, **how)
     return draft, fit, draft.save
 
 
 def _eagle(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    del how["weights"]
     from labs_helpers.speculation import features, train_eagle
     from labs_helpers.speculation.eagle_draft import EagleDraft
 
@@ -145,6 +166,7 @@ def _eagle(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str
 
 
 def _draft(shards: list[Path], seed: int, scale: float, out: Path, how: dict[str, Any]) -> Made:
+    del how["weights"]
     from labs_helpers.model.checkpoint import write_model
     from labs_helpers.model.tokenizer import copy_tokenizer
     from labs_helpers.speculation import features, train_draft

@@ -69,12 +69,13 @@ def asked_of_vllm(server: Server, prompt: list[int]) -> list[int]:
     return ids
 
 
-def asked_of_sglang(server: Server, prompt: list[int]) -> tuple[list[int], int]:
+def asked_of_sglang(server: Server, prompt: list[int]) -> tuple[list[int], int, int]:
+    """Token ids, verifying steps, and prompt tokens from the radix cache."""
     body = {"input_ids": prompt, "sampling_params": {"temperature": 0, "max_new_tokens": NEW_TOKENS}}
     status, text = ports.post(int(server.base_url.rsplit(":", 1)[1]), "/generate", body, timeout_s=300)
     assert status == 200, text
     answer = json.loads(text)
-    return answer["output_ids"], answer["meta_info"]["spec_verify_ct"]
+    return answer["output_ids"], answer["meta_info"]["spec_verify_ct"], answer["meta_info"]["cached_tokens"]
 
 
 def installed(name: str) -> None:
@@ -122,11 +123,12 @@ def test_sglang_serves_it(kind: str) -> None:
     options = {"speculative": chosen, "radix_cache": algorithm != "NGRAM"}
     with process.serve("sglang", precision="fp32", options=options) as server:
         done = [asked_of_sglang(server, prompt) for prompt, _ in expected()]
-        assert [ids for ids, _ in done] == [answer for _, answer in expected()]
+        assert [ids for ids, *_ in done] == [answer for _, answer in expected()]
         with ThreadPoolExecutor(8) as pool:  # again: from the radix cache, and together
             together = list(pool.map(functools.partial(asked_of_sglang, server), [p for p, _ in expected()]))
-        assert [ids for ids, _ in together] == [answer for _, answer in expected()]
-    rate = sum(len(ids) - 1 for ids, _ in done) / sum(steps for _, steps in done)
+        assert [ids for ids, *_ in together] == [answer for _, answer in expected()]
+        assert (sum(cached for *_, cached in together) > 0) == options["radix_cache"]
+    rate = sum(len(ids) - 1 for ids, *_ in done) / sum(steps for _, steps, _ in done)
     assert 1.0 <= rate <= chosen["num_draft_tokens"]
     if kind == "EAGLE3, tree":
         assert rate > promised("eagle3", how["steps"]) - CLOSE
