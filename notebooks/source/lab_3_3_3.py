@@ -991,7 +991,7 @@ for graphs in (True, False):
     spec = vllm_container.container(
         qwen, huggingface=Path("$HOME/.cache/huggingface"), cuda_graphs=graphs, kv_cache_dtype="fp8", max_num_seqs=64
     )
-    print(" ".join(spec.docker_argv(host_port=8000)), "\n")
+    print(spec.command_line(host_port=8000), "\n")
 
 # %% [markdown]
 # What the flags are for, and what is often said of them:
