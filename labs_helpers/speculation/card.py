@@ -79,6 +79,8 @@ def _training() -> str:
     rows = []
     for name in DRAFTS:
         note = json.loads((draft_dir(name) / "training.json").read_text())
+        for amount in ("steps", "tokens", "seconds"):
+            note[amount] += note.get("before", {}).get(amount, 0)
         size = (draft_dir(name) / "model.safetensors").stat().st_size / 1e6
         rows.append(
             f"| {name} | {note['parameters']:,} | {size:.1f} MB | {note['steps']:,} | {note['tokens'] / 1e6:.2f} M | "

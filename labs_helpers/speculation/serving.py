@@ -83,17 +83,21 @@ def medusa_heads() -> int:
 def tokens_per_step(before: Counters, after: Counters) -> float | None:
     """New tokens per pass through the served model, prefill left out, from the engine's own counters.
 
-    The first token of a request comes from prefill. vLLM also counts accepted tokens past the end of an answer, so
-    tokens are taken from what was generated: (tokens - requests) / drafts. SGLang counts its verifying passes.
+    The first token of a request comes from prefill. SGLang counts its verifying passes. vLLM counts the passes that
+    had something to verify, which n-gram lookup does not always have, and accepted tokens, also past the end of an
+    answer; so its passes are the greater of what it counted and what generated less accepted tokens leave.
 
     None where the engine did not speculate in between.
     """
     difference = {name: value - before.raw.get(name, 0.0) for name, value in after.raw.items()}
-    passes = difference.get("vllm:spec_decode_num_drafts_total") or difference.get("sglang:spec_verify_calls_total")
-    tokens, requests = (
+    generated, requests = (
         (getattr(after, name) or 0.0) - (getattr(before, name) or 0.0) for name in ("generation_tokens", "requests")
     )
-    return (tokens - requests) / passes if passes else None
+    tokens = generated - requests
+    if drafts := difference.get("vllm:spec_decode_num_drafts_total"):
+        return tokens / max(drafts, tokens - difference.get("vllm:spec_decode_num_accepted_tokens_total", tokens))
+    passes = difference.get("sglang:spec_verify_calls_total")
+    return tokens / passes if passes else None
 
 
 def position_rates(before: Counters, after: Counters, depth: int) -> list[float]:

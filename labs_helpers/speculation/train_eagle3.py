@@ -24,7 +24,7 @@ from labs_helpers.speculation.unroll import pick, unroll
 DEPTH = 6
 ANCHORS_PER_STEP = 640
 STEPS = 1000
-MORE_STEPS, MORE_DEPTH, MORE_RATE = 1500, 5, 0.8
+MORE_STEPS, MORE_DEPTH, MORE_RATE = 700, 5, 0.8
 """The second part, from the weights of the first: what the model recites takes many passes to learn."""
 STEP_WEIGHT = 0.9
 """Weight of each step's loss against the one before."""

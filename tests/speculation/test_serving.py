@@ -41,10 +41,13 @@ def test_what_an_engine_does_not_have_is_said() -> None:
 
 def test_tokens_per_step_leave_prefill_out() -> None:
     name, place = "vllm:spec_decode_num_drafts_total", "vllm:spec_decode_num_accepted_tokens_per_pos_total"
+    accepted = "vllm:spec_decode_num_accepted_tokens_total"
     before = Counters(generation_tokens=10, requests=1, raw={name: 4.0, f'{place}{{position="0"}}': 3.0})
     after = Counters(generation_tokens=70, requests=5, raw={name: 18.0, f'{place}{{position="0"}}': 13.5})
     assert serving.tokens_per_step(before, after) == (60 - 4) / 14
     assert serving.position_rates(before, after, 2) == [0.75, 0.0]
     sglang_after = Counters(generation_tokens=70, requests=5, raw={"sglang:spec_verify_calls_total": 28.0})
     assert serving.tokens_per_step(Counters(), sglang_after) == 65 / 28
+    lookup = Counters(generation_tokens=61, requests=1, raw={name: 4.0, accepted: 10.0})
+    assert serving.tokens_per_step(Counters(), lookup) == 60 / 50, "most passes had nothing to verify"
     assert serving.tokens_per_step(after, after) is None, "nothing was drafted in between"
