@@ -465,8 +465,9 @@ pd.DataFrame({"sum of products": summed, "walked": walked, "measured": found}).r
 
 # %% [markdown]
 # **What just happened?** Acceptance only ever grows with the tree, and the speedup does not: from some size on, a node
-# costs more to check than it brings. Neither prediction is exact, since the answers that were walked are not those that
-# were measured, and there are few of both. At the size that was predicted to be the best, is it the best?
+# costs more to check than it brings. Neither prediction is exact: the answers that were walked end after 64 tokens and are
+# not those that were measured, and there are few of both. But what a prediction is for is the choice. Is the tree that
+# was predicted to be the best one the best?
 #
 # ### By kind of text
 #
@@ -499,7 +500,7 @@ plots.acceptance_by_position(
 )
 
 # %% [markdown]
-# **What just happened?** Untrained heads bring next to nothing, and every wrong draft is checked all the same. Trained ones
+# **What just happened?** Untrained heads only cost: every wrong draft is checked all the same. Trained ones
 # gain where the text is predictable. Nothing in the method knows what kind of text it writes; what differs is only how
 # surprising the next tokens are. A speedup without the text it was measured on says as little as a throughput without its
 # load.
@@ -626,6 +627,11 @@ plots.speedup_curve(
 # verification has stopped being free. On a GPU this point lies at larger batches, but it is there. So speculation is for
 # the machine that has arithmetic to spare: few users, or short queues. It buys latency with arithmetic, and a full server
 # has none to sell.
+#
+# Where is the prediction off? It knows only the steps of our lean loop. A server also has prefill, HTTP and a proposer in
+# Python, which pull the left end down; and each of its steps has a fixed part, the scheduler and the sampler, of which
+# speculation needs fewer, which lifts the right end. The direction was predicted, and roughly the place where the gain is
+# gone, before a server was started.
 #
 # ## Part 8. On a DGX Spark
 #

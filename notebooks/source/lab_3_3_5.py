@@ -252,7 +252,7 @@ lab.check("expected_length", expected_length)
 
 # %%
 KINDS = ("seen-like", "slot-bearing", "off-domain")
-N = lab.pick(quick=4, full=8)
+N = lab.pick(quick=4, full=6)
 drawn = {kind: prompts_by_class(kind, 2 * N, seed=335) for kind in KINDS}
 asked = {kind: prompts[:N] for kind, prompts in drawn.items()}
 everyone = [prompt for prompts in asked.values() for prompt in prompts]
@@ -290,7 +290,7 @@ pd.DataFrame({"tokens a round": taus, "to check": checking, "to draft": drafting
 # Measured, on other prompts, in turns with the plain loop.
 
 # %%
-PASSES = lab.pick(quick=3, full=5)
+PASSES = lab.pick(quick=3, full=4)
 by_depth = {f"eagle3, depth {d}": chain for d, chain in chains.items()}
 depth_of = dict(zip(by_depth, DEPTHS))
 lab.record(speculation.measure(target, by_depth, everyone, passes=PASSES, workload="by depth"))
@@ -385,7 +385,7 @@ plots.cost_breakdown(
 # %%
 SERVED = everyone
 exact = speculation.eagle3(target, depth=best, kind="fp32")  # as the engines hold it; above it was int8
-ours = speculation.measure(target, {"eagle3": exact}, SERVED, passes=PASSES, workload="served")
+ours = speculation.measure(target, {"eagle3": exact}, SERVED, passes=3, workload="served")
 lab.record(ours)
 print(f"our loop: {ours['eagle3'].acceptance_length:.2f} tokens per step")
 
