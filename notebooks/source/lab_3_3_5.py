@@ -252,13 +252,13 @@ lab.check("expected_length", expected_length)
 
 # %%
 KINDS = ("seen-like", "slot-bearing", "off-domain")
-N = lab.pick(quick=4, full=6)
+N = lab.pick(quick=3, full=5)
 drawn = {kind: prompts_by_class(kind, 2 * N, seed=335) for kind in KINDS}
 asked = {kind: prompts[:N] for kind, prompts in drawn.items()}
 everyone = [prompt for prompts in asked.values() for prompt in prompts]
 rehearsal = [prompt for prompts in drawn.values() for prompt in prompts[N:]]
 
-DEPTHS = (1, 2, 3, 5, 7)
+DEPTHS = (1, 3, 5, 7)
 chains = {depth: speculation.eagle3(target, depth=depth) for depth in DEPTHS}
 trial = speculation.acceptance(target, chains[7], rehearsal)
 rates = trial.position_rates
