@@ -169,7 +169,6 @@ def draft_model_hits(folder: Path, depth: int, unread: int = 0) -> Hits:
 
     SGLang's STANDALONE runs a draft model as it runs EAGLE's: row t holds token t + 1, so the first is never read.
     """
-    import torch
 
     from labs_helpers.model.scoring import load_model
 
