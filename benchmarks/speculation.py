@@ -38,9 +38,11 @@ def methods(target: Any) -> dict[str, Any]:
         "draft model": lambda: speculation.draft_model(target),
         "medusa": lambda: speculation.medusa(target),
         "medusa, 11 drafts": lambda: speculation.medusa(target, nodes=11),
+        "medusa, growing tree": lambda: speculation.medusa(target, grows=True),
         "eagle": lambda: speculation.eagle(target),
         "eagle3": lambda: speculation.eagle3(target),
         "eagle3, chain of 3": lambda: speculation.eagle3(target, depth=3),
+        "eagle3, with siblings": lambda: speculation.eagle3(target, topk=3, nodes=5, expand=1, confident=0.2),
         "eagle3, dynamic tree": lambda: speculation.eagle3(target, depth=5, topk=3, nodes=11),
     }
     found = {}

@@ -5,7 +5,7 @@ import pytest
 from labs_helpers import speculation
 from labs_helpers.model.prompts import OFF_DOMAIN, prompts_by_class
 
-EACH = {"seen-like": 3, "slot-bearing": 3, "off-domain": 2}
+EACH = {"seen-like": 2, "slot-bearing": 2}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_trained_drafts_are_accepted_and_leave_the_text(target):
     """Floors well below what was measured: a draft fed with wrong features falls to one token per step."""
     found = drafted(target, methods(target), EACH, seed=2)
     assert {name: found[name].agreement for name in found} == dict.fromkeys(found, 1.0)
-    floors = {"draft model": 2.2, "medusa": 2.0, "eagle": 1.3, "eagle3": 2.4, "eagle3, dynamic tree": 2.4}
+    floors = {"draft model": 1.8, "medusa": 1.3, "eagle": 1.1, "eagle3": 2.0, "eagle3, dynamic tree": 2.0}
     assert {name: tau for name, tau in floors.items() if found[name].acceptance_length < tau} == {}
     assert found["eagle3"].acceptance_length > found["eagle"].acceptance_length
 
