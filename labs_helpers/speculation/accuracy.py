@@ -90,7 +90,7 @@ def hits_of(name: str, folder: Path, depth: int = DEPTH) -> Hits:
     Raises:
         LabsError: the folder does not hold such a draft.
     """
-    return {"medusa": _medusa, "eagle3": _eagle3, "eagle": _eagle, "draft": _draft}[name](folder, depth)
+    return {"medusa": _medusa, "eagle3": _eagle3, "eagle": _eagle, "draft": draft_model_hits}[name](folder, depth)
 
 
 def _medusa(folder: Path, depth: int) -> Hits:
@@ -164,15 +164,20 @@ def _eagle(folder: Path, depth: int) -> Hits:
     return lambda found: _unrolled(found, depth, tokens)
 
 
-def _draft(folder: Path, depth: int) -> Hits:
+def draft_model_hits(folder: Path, depth: int, unread: int = 0) -> Hits:
+    """The judge of a draft model that has not read the first `unread` tokens of a prompt.
+
+    SGLang's STANDALONE runs a draft model as it runs EAGLE's: row t holds token t + 1, so the first is never read.
+    """
+    import torch
 
     from labs_helpers.model.scoring import load_model
 
     draft = load_model(folder)
 
     def tokens(rows: Any) -> list[torch.Tensor]:
-        said = draft(input_ids=rows.ids).logits.argmax(-1)
-        return [said[0][rows.at(d + 1)] for d in range(depth)]
+        said = draft(input_ids=rows.ids[:, unread:]).logits.argmax(-1)[0]
+        return [said[rows.at(d + 1) - unread] for d in range(depth)]
 
     return lambda found: _unrolled(found, depth, tokens)
 

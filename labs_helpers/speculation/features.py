@@ -271,7 +271,7 @@ def collect(folder: Path, prompts: list[Prompt], *, threads: int | None = None) 
         for chunk, shard in zip(chunks, shards, strict=True):
             if not shard.exists():
                 model = model or Frozen()
-                found = answer(model, chunk)
+                found = answer(model, chunk, NEW_TOKENS)
                 tensors = {"ids": found.ids.to(torch.int16), "lengths": found.lengths, "prompts": found.prompts}
                 try:
                     folder.mkdir(parents=True, exist_ok=True)

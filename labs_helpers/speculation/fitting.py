@@ -60,7 +60,8 @@ def fit(
 
     Args:
         batches: the same stream for the same recipe; an entry makes its batch when called.
-        loss_of: a part's share of the batch's loss.
+        loss_of: a part's share of the batch's loss. Autocast without its cache, which threads share: whether two uses
+            of a weight are summed in bf16 or in fp32 would hang on who comes first.
         recipe: what the run is; a checkpoint of another is refused.
         out: the folder of the checkpoint `training.pt`; the caller removes it once the weights are written.
 

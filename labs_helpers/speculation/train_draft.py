@@ -32,7 +32,7 @@ def new_draft(seed: int) -> Any:
 
 def loss(draft: Any, model: Frozen, rows: Rows) -> torch.Tensor:
     """Cross entropy with the model's probabilities at every place of the answers."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         hidden = draft.model(input_ids=rows.ids, use_cache=False).last_hidden_state
         said = draft.lm_head(pick(hidden, rows.anchors)).float().log_softmax(-1)
         with torch.no_grad():

@@ -33,7 +33,7 @@ STEP_WEIGHT = 0.9
 def loss(draft: Eagle3Draft, model: Frozen, rows: Rows, depth: int, index: torch.Tensor) -> torch.Tensor:
     """Cross entropy with the model's probabilities over the draft vocabulary; tokens outside it teach nothing."""
     losses = []
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         output = model.embedding[draft.token_map]
         for step, feature in enumerate(unroll(draft, model, rows, draft.fuse(rows.features), depth)):
             logits = draft.logits(feature)

@@ -85,7 +85,7 @@ def _parts(data: Positions, at: torch.Tensor, workers: int) -> Batch:
 def loss(heads: MedusaHeads, part: tuple[Positions, float]) -> torch.Tensor:
     """Cross entropy, summed over heads and positions by weight, over the batch's weight."""
     data, total = part
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
         logits = heads(data.features)
     losses = [
         functional.cross_entropy(head.float(), data.labels[:, i], ignore_index=-100, reduction="none")

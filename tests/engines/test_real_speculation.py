@@ -116,11 +116,15 @@ SGLANG = {
 @pytest.mark.engine("sglang")
 @pytest.mark.parametrize("kind", SGLANG)
 def test_sglang_serves_it(kind: str) -> None:
-    """NGRAM runs without the radix cache, the control of figures on prefix caching."""
+    """STANDALONE and NGRAM run without the radix cache, the control of figures on prefix caching.
+
+    With it STANDALONE accepts less, 3.19 tokens per step instead of 3.29 on these prompts: the draft's last cached row
+    holds the token that followed in an earlier prompt.
+    """
     installed("sglang")
     algorithm, how = SGLANG[kind]
     chosen: dict[str, Any] = serving.sglang_config(algorithm, **how)
-    options = {"speculative": chosen, "radix_cache": algorithm != "NGRAM"}
+    options = {"speculative": chosen, "radix_cache": algorithm == "EAGLE3"}
     with process.serve("sglang", precision="fp32", options=options) as server:
         done = [asked_of_sglang(server, prompt) for prompt, _ in expected()]
         assert [ids for ids, *_ in done] == [answer for _, answer in expected()]
@@ -132,9 +136,11 @@ def test_sglang_serves_it(kind: str) -> None:
     assert 1.0 <= rate <= chosen["num_draft_tokens"]
     if kind == "EAGLE3, tree":
         assert rate > promised("eagle3", how["steps"]) - CLOSE
-    elif algorithm != "NGRAM":
-        draft = {"EAGLE3": "eagle3", "STANDALONE": "draft"}[algorithm]
-        assert rate == pytest.approx(promised(draft, how["steps"]), abs=CLOSE)
+    elif algorithm == "EAGLE3":
+        assert rate == pytest.approx(promised("eagle3", how["steps"]), abs=CLOSE)
+    elif algorithm == "STANDALONE":
+        hits = accuracy.draft_model_hits(draft_dir("draft"), how["steps"], unread=1)
+        assert rate == pytest.approx(accuracy.measure("", answers(), hits).walked, abs=CLOSE)
 
 
 @pytest.mark.engine("medusa-llm")

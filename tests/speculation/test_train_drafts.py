@@ -28,8 +28,11 @@ def build(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch, build: Path) -> None:
     monkeypatch.setattr(training, "ROOT", build)
+    monkeypatch.setattr(features, "NEW_TOKENS", 24)
     for module in STEPS.values():
         monkeypatch.setattr(module, "STEPS", round(4 / SCALE))
+        size = "POSITIONS_PER_STEP" if module is train_medusa else "ANCHORS_PER_STEP"
+        monkeypatch.setattr(module, size, 64)
     monkeypatch.setattr("labs_helpers.speculation.calibration.write_calibration", lambda *_: None)
 
 
@@ -71,7 +74,6 @@ def test_medusa_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough steps over the same few answers bring the loss far down."""
     first = run("medusa", tmp_path / "few").fit.loss
     monkeypatch.setattr(train_medusa, "STEPS", round(60 / SCALE))
-    monkeypatch.setattr(train_medusa, "POSITIONS_PER_STEP", 256)
     assert run("medusa", tmp_path / "more").fit.loss < 0.4 * first
 
 
