@@ -40,7 +40,8 @@ class Case:
 
     Without `trace`, the function is called once with `args`. With `trace`, the exercise is a class: an instance is
     made with `args`, then each `(method, arguments)` is called in turn; the outcome is the list of what they returned.
-    `args` and `trace` hold JSON values only (no tuples: they would come back as lists).
+    Where every method is '', the function itself is called each time: for what only many calls show, such as the
+    distribution of its results. `args` and `trace` hold JSON values only (no tuples: they would come back as lists).
     """
 
     name: str
@@ -51,7 +52,7 @@ class Case:
 
 def ask(target: Any, case: Case) -> Outcome:
     """Call a student's function or class as the case says. Never raises; what it returns is plain JSON."""
-    return ask_raw(target, json.loads(json.dumps(case.args)), case.trace)
+    return ask_raw(target, *json.loads(json.dumps([case.args, case.trace])))
 
 
 def ask_raw(target: Any, args: Sequence[Any], trace: Sequence[tuple[str, Sequence[Any]]] | None) -> Outcome:
@@ -59,6 +60,8 @@ def ask_raw(target: Any, args: Sequence[Any], trace: Sequence[tuple[str, Sequenc
     try:
         if trace is None:
             value = target(*args)
+        elif not any(method for method, _ in trace):
+            value = [target(*arguments) for _, arguments in trace]
         else:
             instance = target(*args)
             value = [getattr(instance, method)(*arguments) for method, arguments in trace]

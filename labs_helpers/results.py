@@ -141,6 +141,7 @@ class Measurement(BaseModel):
     cited_from: str | None = None
     witness: float | None = Field(None, description="the engine's own figure for the same quantity")
     flags: tuple[str, ...] = Field((), description="warnings, e.g. 'client-bound' or 'above-roofline'")
+    method: str = Field("", description="how tokens were drafted, e.g. 'medusa'; '' without speculation")
 
     @model_validator(mode="before")
     @classmethod
@@ -276,11 +277,11 @@ def select(measurements: Iterable[Measurement], metric: str | None = None, **fie
 
 def flat_row(lab: str, m: Measurement) -> dict[str, Any]:
     """One measurement as a flat dictionary with stable column names."""
-    row: dict[str, Any] = {"lab": lab, **m.model_dump(exclude={"load", "spread", "flags"})}
+    row: dict[str, Any] = {"lab": lab, **m.model_dump(exclude={"load", "spread", "flags", "method"})}
     row["spread_low"], row["spread_high"] = (m.spread.low, m.spread.high) if m.spread else (None, None)
     row["spread_kind"] = m.spread.kind if m.spread else None
     row.update({f"load_{k}": v for k, v in m.load.model_dump().items()})
-    row["flags"] = ";".join(m.flags)
+    row["flags"], row["method"] = ";".join(m.flags), m.method
     return row
 
 

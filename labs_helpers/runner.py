@@ -51,14 +51,15 @@ def choose(names: Sequence[str]) -> tuple[Entry, ...]:
     return entries
 
 
-def set_up(entries: Sequence[Entry]) -> None:
-    """Install the engines these labs measure, where they can run here and are missing."""
+def set_up(entries: Sequence[Entry], libraries: Sequence[str] = ()) -> None:
+    """Install the engines these labs measure, and these libraries, where they can run here and are missing."""
     from labs_helpers import machine
     from labs_helpers.bootstrap import progress_line
     from labs_helpers.engines import install
 
     here = machine.detect()
-    for name in dict.fromkeys(engine for entry in entries for engine in entry.spec().engines):
+    engines = [engine for entry in entries for engine in entry.spec().engines]
+    for name in dict.fromkeys([*engines, *libraries]):
         if install.can_install(name, here) and not install.installed(name):
             install.install(name, progress_line)
 

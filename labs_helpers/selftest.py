@@ -83,9 +83,10 @@ def run(only: Sequence[str] = (), pytest_args: Sequence[str] = ()) -> int:
     chosen = [stage for stage in STAGES if not only or stage.name in only]
     if any(stage.needs_engines for stage in chosen):
         from labs_helpers import runner
+        from labs_helpers.engines.install import LIBRARIES
         from labs_helpers.syllabus import built
 
-        runner.set_up(built())
+        runner.set_up(built(), LIBRARIES)
     lines, failed, engines = [], False, str(engines_side_by_side())
     for stage in chosen:
         print(f"== {stage.name}: {stage.what}", flush=True)

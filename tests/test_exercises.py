@@ -68,6 +68,14 @@ def test_an_object_that_claims_to_equal_everything_is_not_right():
     assert verdict(DOUBLE[0], outcome)
 
 
+def test_a_function_can_be_called_many_times_in_one_case():
+    case = Case("all at once", equals([2, 4, 6]), trace=tuple(("", ([n],)) for n in (1, 2, 3)))
+    assert verdict(case, ask(lambda values: 2 * values.pop(), case)) == ""
+    assert verdict(case, ask(lambda values: 2 * values.pop(), case)) == "", "its arguments are its own each time"
+    assert verdict(case, ask(lambda values: ..., case)) == "open"
+    assert "TypeError" in verdict(case, ask(lambda: 2, case))
+
+
 def test_a_class_is_driven_by_its_trace():
     class Stack:
         def __init__(self):

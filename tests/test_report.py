@@ -171,7 +171,7 @@ def test_the_columns_of_the_csv_are_stable(tmp_path: Path) -> None:
         "lab", "metric", "value", "unit", "n", "engine", "engine_version", "model", "precision", "machine", "source",
         "cited_from", "witness", "spread_low", "spread_high", "spread_kind", "load_workload", "load_arrival",
         "load_concurrency", "load_request_rate", "load_burstiness", "load_prompt_tokens", "load_output_tokens",
-        "load_requests", "flags",
+        "load_requests", "flags", "method",
     )  # fmt: skip
     empty = report.write_csv([], tmp_path / "empty.csv").read_text()
     assert empty == ",".join(report.COLUMNS) + "\n"

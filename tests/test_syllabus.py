@@ -8,13 +8,17 @@ from labs_helpers import syllabus
 from labs_helpers.errors import LabsError
 from labs_helpers.results import LabResult, Load, Measurement
 from labs_helpers.syllabus.requirements import (
+    LOOP,
+    acceptance_agrees,
     all_valid,
     concurrencies_measured,
     engines_measured,
     figures_within,
+    methods_measured,
     none_failed,
     prediction_holds,
     ratio_at_most,
+    same_tokens,
     witnessed,
 )
 
@@ -113,6 +117,43 @@ def test_all_outputs_of_every_engine_must_be_valid_and_enough():
     assert not rule(result(rate("sglang", 1.0, 50), rate("vllm", 0.98, 50))).met
     assert not rule(result(rate("sglang", 1.0, 50), rate("vllm", 1.0, 49))).met
     assert not rule(result(rate("sglang", 1.0, 50))).met
+
+
+def drafted(metric, method, value=2.0, engine="vllm", workload="served", streams=1):
+    load = Load(workload=workload, concurrency=streams)
+    return figure(metric, engine, value, method=method, load=load)
+
+
+def test_every_way_to_draft_is_needed_at_every_batch_and_on_every_text():
+    rule = methods_measured("speedup", "vllm", ("medusa",), (1, 8))
+    both = [drafted("speedup", "medusa", streams=streams) for streams in (1, 8)]
+    assert rule(result(*both)).met
+    assert not rule(result(both[0])).met
+    assert not rule(result(both[0], drafted("speedup", "eagle3", streams=8))).met
+    assert not rule(result(*(m.model_copy(update={"engine": "sglang"}) for m in both))).met
+    kinds = methods_measured("speedup", LOOP, ("medusa",), workloads=("seen-like", "off-domain"))
+    seen, off = (drafted("speedup", "medusa", engine=LOOP, workload=w) for w in ("seen-like", "off-domain"))
+    assert kinds(result(seen, off)).met
+    assert not kinds(result(seen)).met
+
+
+def test_one_output_that_differs_is_not_the_same():
+    rule = same_tokens("vllm", ("medusa", "eagle3"))
+    medusa, eagle = (drafted("token_agreement", method, 1.0) for method in ("medusa", "eagle3"))
+    assert rule(result(medusa, eagle)).met
+    assert not rule(result(medusa)).met, "what was not compared is not the same"
+    assert not rule(result(medusa, eagle, drafted("token_agreement", "eagle3", 0.96))).met
+    assert not rule(result(medusa, eagle.model_copy(update={"engine": LOOP}))).met
+
+
+def test_acceptance_is_compared_on_the_same_prompts_only():
+    rule = acceptance_agrees("vllm", "eagle3", 0.05)
+    ours = drafted("acceptance_length", "eagle3", 4.00, LOOP)
+    assert rule(result(ours, drafted("acceptance_length", "eagle3", 4.04))).met
+    assert not rule(result(ours, drafted("acceptance_length", "eagle3", 3.90))).met
+    assert not rule(result(ours)).met
+    assert not rule(result(ours, drafted("acceptance_length", "medusa", 4.0))).met
+    assert not rule(result(ours, drafted("acceptance_length", "eagle3", 4.0, workload="others"))).met
 
 
 def test_a_load_that_partly_failed_fails_the_lab():

@@ -134,9 +134,16 @@ class Run:
         return [m for m in found if not only or m.metric in only]
 
     def measurement(
-        self, metric: str, value: float, *, n: int, spread: Spread | None = None, flags: tuple[str, ...] = ()
+        self,
+        metric: str,
+        value: float,
+        *,
+        n: int,
+        spread: Spread | None = None,
+        flags: tuple[str, ...] = (),
+        method: str = "",
     ) -> Measurement:
-        """A figure that was taken from this run, with the run's provenance."""
+        """A figure that was taken from this run, with the run's provenance; `method` says how tokens were drafted."""
         own = witness.figure(metric, self.good, self.counters, self.duration_s)
         return Measurement(
             metric=metric,
@@ -151,6 +158,7 @@ class Run:
             machine=self.machine,
             load=self.load,
             flags=(*self.flags, *flags),
+            method=method,
         )
 
     def _latencies(self) -> list[Measurement]:

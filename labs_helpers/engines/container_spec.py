@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,3 +46,11 @@ class ContainerSpec:
         for folder, inside in self.mounts.items():
             argv += ["--volume", f"{folder}:{inside}"]
         return (*argv, self.image, *self.argv)
+
+    def command_line(self, host_port: int) -> str:
+        """The same as a line for a shell, with the home folder as ~."""
+        home = f"{Path.home()}/"
+        return " ".join(
+            "~/" + shlex.quote(word.removeprefix(home)) if word.startswith(home) else shlex.quote(word)
+            for word in self.docker_argv(host_port)
+        )

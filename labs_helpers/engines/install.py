@@ -1,4 +1,4 @@
-"""An environment of its own for every engine that needs one, built from exact pins and kept in the cache.
+"""An environment of its own for every engine or library that needs one, built from exact pins and kept in the cache.
 
 The pins lie in environment/engines/NAME: `requirements.txt`, and `no-deps.txt` for packages whose own metadata would
 pull what must not come along; either may be absent. The transformers server runs in the course's own environment and
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from labs_helpers.machine import Machine
 
 PINS = ROOT / "environment" / "engines"
-NEEDS_TORCH = {"llama.cpp": False, "vllm": True, "sglang": True}
-"""Engines that are installed as packages, and whether PyTorch comes first."""
+NEEDS_TORCH = {"llama.cpp": False, "vllm": True, "sglang": True, "medusa-llm": True}
+"""What is installed as packages, and whether PyTorch comes first."""
+LIBRARIES = ("medusa-llm",)
+"""Those of them that serve nothing, and so are no engines: `engines/medusa_llm.py` calls it."""
 SIZE = {
     "llama.cpp": "35 MB to download",
     "vllm": "0.8 GB to download, 2.5 GB on disk, 3 to 10 minutes",
     "sglang": "0.9 GB to download, 3.3 GB on disk, 3 to 10 minutes",
+    "medusa-llm": "0.3 GB to download, 1 GB on disk, 1 to 3 minutes",
 }
 ARCHITECTURES = ("x86_64", "aarch64")
 CPU_ONLY = ("sglang",)
@@ -84,6 +87,8 @@ def install(name: str, report: venvs.Report) -> None:
 
     here = machine.detect()
     if not can_install(name, here):
+        if name in LIBRARIES:
+            raise LabsError(f"{name} has no packages for {sys.platform} on {here.arch}", "use Linux (on Windows: WSL)")
         found = registry.get(name).availability(here)
         why = f": {found.reason}" if found.reason else ": it does not come as a package"
         raise LabsError(f"{name} cannot be installed here{why}", found.remedy)
@@ -172,4 +177,5 @@ def _key(name: str) -> str:
 def _require_known(name: str) -> None:
     from labs_helpers.engines import registry
 
-    registry.get(name)
+    if name not in LIBRARIES:
+        registry.get(name)

@@ -104,8 +104,9 @@ def examine(result: LabResult, evidence: Evidence, limits: Plausibility, roof: R
     return doubts
 
 
-_ENGINELESS = frozenset({"memory"})
-"""What is measured of the machine itself, such as its bandwidth. No rubric gives points for it."""
+_ENGINELESS = frozenset({"memory", "labs speculation"})
+"""What no server answers for: the machine's own bandwidth, and the course's decode loop, which runs in the student's
+kernel. No rubric gives points for their figures alone."""
 
 
 def _doubt(m: Measurement, seen: Seen | None, limits: Plausibility, roof: Roof, run_s: float) -> str:

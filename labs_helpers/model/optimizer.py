@@ -13,15 +13,16 @@ EMBEDDING_LR = 1.5e-3
 NORM_LR = 3e-4
 
 
-def make_optimizers(model: torch.nn.Module, parts: int = 2) -> list[Any]:
+def make_optimizers(model: torch.nn.Module, parts: int = 2, tables: tuple[str, ...] = ("embed",)) -> list[Any]:
     """Muon (Jordan et al. 2024, orthogonalised momentum) learns from fewer tokens than AdamW; tokens are what a CPU
     is short of. It is defined for hidden matrices only. They come in `parts` optimisers, to be stepped side by side,
-    before the one AdamW."""
+    before the one AdamW. Parameters with one of `tables` in their name are taken for embeddings or output heads."""
     import torch
 
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    embedding = [p for n, p in model.named_parameters() if "embed" in n]
-    norms = [p for n, p in model.named_parameters() if p.ndim != 2]
+    named = list(model.named_parameters())
+    embedding = [p for n, p in named if any(table in n for table in tables)]
+    matrices = [p for n, p in named if p.ndim == 2 and not any(table in n for table in tables)]
+    norms = [p for _, p in named if p.ndim != 2]
     muons = [
         torch.optim.Muon(
             matrices[i::parts],

@@ -56,15 +56,20 @@ class Workers:
 
         `loss_of(part, total_weight)` is the part's summed loss divided by the whole batch's weight.
         """
+        total = batch.weights.sum().item()
+        return self.gradients(lambda part: loss_of(part, total), shares(batch, self.count), parameters)
+
+    def gradients(
+        self, loss_of: Callable[[Any], torch.Tensor], parts: Sequence[Any], parameters: Sequence[torch.nn.Parameter]
+    ) -> float:
+        """Set `.grad` of all parameters to the gradient of the parts' summed loss; returns that loss."""
         import torch
 
-        total = batch.weights.sum().item()
-
-        def work(part: Batch) -> tuple[float, Sequence[torch.Tensor]]:
-            loss = loss_of(part, total)
+        def work(part: Any) -> tuple[float, Sequence[torch.Tensor]]:
+            loss = loss_of(part)
             return loss.item(), torch.autograd.grad(loss, parameters)
 
-        done = list(self._pool.map(work, shares(batch, self.count)))
+        done = list(self._pool.map(work, parts))
         for parameter, *gradients in zip(parameters, *(g for _, g in done), strict=True):
             total_gradient = gradients[0]
             for gradient in gradients[1:]:

@@ -15,7 +15,16 @@ from labs_helpers.paths import cache_dir
 if TYPE_CHECKING:
     from labs_helpers.engines.base import ModelSpec
 
-__all__ = ["SPEC", "Architecture", "course_model_dir", "gguf_path", "model_spec", "shipped_dir"]
+__all__ = [
+    "SPEC",
+    "Architecture",
+    "course_model_dir",
+    "draft_dir",
+    "gguf_path",
+    "made_in_cache",
+    "model_spec",
+    "shipped_dir",
+]
 
 Precision = Literal["bf16", "fp32"]
 GgufPrecision = Literal["f32", "f16", "bf16", "q8_0"]
@@ -39,17 +48,42 @@ def shipped_dir() -> Path:
     return folder
 
 
+def draft_dir(name: str) -> Path:
+    """The shipped draft called `name`: medusa, eagle3, eagle or draft, in bf16.
+
+    Raises:
+        LabsError: there is no such draft, or the checkout lacks it.
+    """
+    drafts = ("medusa", "eagle3", "eagle", "draft")
+    if name not in drafts:
+        raise LabsError(f"there is no draft {name!r}", f"drafts: {', '.join(drafts)}")
+    folder = WEIGHTS / name
+    if not (folder / "model.safetensors").is_file():
+        raise LabsError(
+            f"the draft {name} is missing: no {folder / 'model.safetensors'}",
+            f"restore it with `git checkout`, or train it: ./labs model train {name} --out {folder}",
+        )
+    return folder
+
+
 def content_hash(folder: Path) -> str:
     """Twelve hexadecimal digits that change when weights, configuration or tokenizer do."""
     digest = blake2b(digest_size=6)
     for name in ("model.safetensors", "config.json", "tokenizer.json", "tokenizer_config.json"):
-        digest.update((folder / name).read_bytes())
+        if (folder / name).exists():  # a draft may have no tokenizer of its own
+            digest.update((folder / name).read_bytes())
     return digest.hexdigest()
 
 
-def _made_in_cache(name: str, make: Callable[[Path], None]) -> Path:
-    """The cached file or folder `name`, made beside its place and moved there whole when absent."""
-    target = cache_dir() / "model" / content_hash(shipped_dir()) / name
+def made_in_cache(name: str, make: Callable[[Path], None], *sources: Path) -> Path:
+    """The cached file or folder `name`, made beside its place and moved there whole when absent.
+
+    It belongs to the shipped course model and to the model folders `sources`: another content, another place.
+
+    Raises:
+        LabsError: the cache cannot be written.
+    """
+    target = cache_dir() / "model" / "-".join(map(content_hash, (shipped_dir(), *sources))) / name
     if target.exists():
         return target
     try:
@@ -92,7 +126,7 @@ def course_model_dir(precision: Precision = "bf16") -> Path:
     if precision == "bf16":
         return shipped_dir()
     if precision == "fp32":
-        return _made_in_cache("fp32", _write_fp32)
+        return made_in_cache("fp32", _write_fp32)
     raise LabsError(f"the course model has no safetensors in {precision!r}", "use bf16 or fp32")
 
 
@@ -106,7 +140,7 @@ def gguf_path(precision: GgufPrecision = "f32") -> Path:
 
     if precision not in PRECISIONS:
         raise LabsError(f"the course model has no GGUF in {precision!r}", f"use one of {', '.join(PRECISIONS)}")
-    return _made_in_cache(f"{SPEC.name}-{precision}.gguf", lambda path: write_gguf(shipped_dir(), path, precision))
+    return made_in_cache(f"{SPEC.name}-{precision}.gguf", lambda path: write_gguf(shipped_dir(), path, precision))
 
 
 def model_spec(precision: str = "bf16", format: Literal["safetensors", "gguf"] = "safetensors") -> ModelSpec:

@@ -159,6 +159,17 @@ def label(ids: Ids, characters: int = 28) -> str:
     return text if len(text) <= characters else text[: characters - 1] + "…"
 
 
+def text(ids: Ids) -> str:
+    """What these tokens say, without markers."""
+    return str(_tokenizer().decode(ids, skip_special_tokens=True))
+
+
+def pieces(ids: Ids) -> list[str]:
+    """The text of each token by itself, spaces and markers included."""
+    tokenizer = _tokenizer()
+    return [str(tokenizer.decode([token], skip_special_tokens=False)) for token in ids]
+
+
 def _tokenizer() -> Any:
     return fast_tokenizer(shipped_dir())
 

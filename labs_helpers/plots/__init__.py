@@ -15,13 +15,23 @@ from labs_helpers.plots.knee import knee
 from labs_helpers.plots.live import live
 from labs_helpers.plots.request import timeline
 from labs_helpers.plots.roof import decode_vs_roofline
+from labs_helpers.plots.speculation import (
+    acceptance_by_position,
+    cost_breakdown,
+    methods_compared,
+    speedup_curve,
+    speedups,
+)
 from labs_helpers.plots.style import LabFigure, engine_colour
+from labs_helpers.plots.token_tree import token_tree
 from labs_helpers.plots.tree import radix_tree
 from labs_helpers.plots.witnesses import witness_table
 
 __all__ = [
     "LabFigure",
+    "acceptance_by_position",
     "bars",
+    "cost_breakdown",
     "decision_matrix",
     "decode_vs_roofline",
     "engine_colour",
@@ -30,9 +40,13 @@ __all__ = [
     "latency_throughput",
     "lines",
     "live",
+    "methods_compared",
     "radix_tree",
     "references",
+    "speedup_curve",
+    "speedups",
     "startup_and_memory",
     "timeline",
+    "token_tree",
     "witness_table",
 ]

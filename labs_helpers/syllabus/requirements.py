@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import product
 
 from labs_helpers.results import LabResult, Measurement, Requirement
 
 Rule = Callable[[LabResult], Requirement]
+
+LOOP = "labs speculation"
+"""The course's own decode loop, as the engine of its figures."""
 
 
 def engines_measured(metric: str, at_least: int) -> Rule:
@@ -148,6 +152,63 @@ def figures_within(
             name=" ".join([f"{metric} {' and '.join(bounds)}".strip(), *([f"({', '.join(where)})"] if where else [])]),
             met=len(_engines(rows)) >= at_least and len(inside) == len(rows),
             detail=", ".join(f"{m.engine} {m.value:.3g}" for m in rows[:6]) or "not measured",
+        )
+
+    return rule
+
+
+def methods_measured(
+    metric: str, engine: str, methods: Iterable[str], concurrencies: Iterable[int] = (1,), workloads: Iterable[str] = ()
+) -> Rule:
+    """This engine has the metric with each of these ways to draft, at all these concurrencies, on all these texts."""
+    wanted = list(product(methods, concurrencies, list(workloads) or [""]))
+
+    def rule(result: LabResult) -> Requirement:
+        rows = result.select(metric, engine=engine, source="measured")
+        found = {(m.method, m.load.concurrency, w) for m in rows for w in (m.load.workload, "")}
+        missing = [f"{method} at {streams} {text}".strip() for method, streams, text in wanted
+                   if (method, streams, text) not in found]  # fmt: skip
+        return Requirement(
+            name=f"{metric} of {engine} with {', '.join(dict.fromkeys(method for method, _, _ in wanted))}",
+            met=not missing,
+            detail="missing: " + ", ".join(missing[:3]) if missing else f"all of {len(wanted)}",
+        )
+
+    return rule
+
+
+def same_tokens(engine: str, methods: Iterable[str]) -> Rule:
+    """Every output with these ways to draft was, token for token, what this engine writes without."""
+    wanted = list(methods)
+
+    def rule(result: LabResult) -> Requirement:
+        rows = [m for m in result.select("token_agreement", engine=engine, source="measured") if m.method in wanted]
+        trouble = [f"{m.method} {m.value:.2%} of n={m.n}" for m in rows if m.value != 1.0]
+        trouble += [f"{method} not compared" for method in wanted if method not in {m.method for m in rows}]
+        return Requirement(
+            name=f"{engine} writes the same with {', '.join(wanted)} as without",
+            met=not trouble,
+            detail="; ".join(trouble) or f"all of {sum(m.n for m in rows)} outputs",
+        )
+
+    return rule
+
+
+def acceptance_agrees(engine: str, method: str, within: float) -> Rule:
+    """An engine's acceptance length is that of the course's own loop with the same draft on the same prompts.
+
+    A draft that reads the wrong hidden states still drafts, and the output is still right; only this shows it.
+    """
+
+    def rule(result: LabResult) -> Requirement:
+        rows = result.select("acceptance_length", method=method, source="measured")
+        ours = {m.load.workload: m.value for m in rows if m.engine == LOOP}
+        pairs = [(m.value, ours[m.load.workload]) for m in rows if m.engine == engine and m.load.workload in ours]
+        worst = max(pairs, key=lambda pair: abs(pair[0] - pair[1]), default=None)
+        return Requirement(
+            name=f"acceptance length of {engine} with {method} within {within:g} of our own loop's",
+            met=worst is not None and abs(worst[0] - worst[1]) <= within,
+            detail=f"{worst[0]:.2f} against {worst[1]:.2f}" if worst else "not measured on the same prompts",
         )
 
     return rule

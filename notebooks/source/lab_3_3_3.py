@@ -265,39 +265,47 @@ pd.DataFrame(
 #
 # Return a dictionary: `"scheduled"` ({id: tokens}), `"preempted"` (ids, in the order in which they went), `"running"` and
 # `"waiting"` (ids, as the two lists are after the step). Who was preempted stands at the front of `"waiting"`, the one that
-# came first before the others, as they stood in the running list.
+# came first before the others, as they stood in the running list. `held_blocks` and `new_blocks` are given.
 
 
 # %% labs={"exercise": "schedule"}
+def held_blocks(request, block_size):
+    """Blocks that a request holds."""
+    return -(-request["computed"] // block_size)
+
+
+def new_blocks(request, share, block_size):
+    """Blocks that it needs for `share` more tokens."""
+    return -(-(request["computed"] + share) // block_size) - held_blocks(request, block_size)
+
+
 def schedule(running, waiting, free_blocks, block_size, budget, max_seqs):
     """What the next step does."""
     ### BEGIN SOLUTION
     running, waiting = list(running), list(waiting)
     scheduled, preempted = {}, []
-
-    def held(request, more=0):
-        return -(-(request["computed"] + more) // block_size)
-
     at = 0
     while at < len(running) and budget > 0:
         request = running[at]
         share = min(request["tokens"] - request["computed"], budget)
-        while held(request, share) - held(request) > free_blocks and len(running) > at:
+        needed = new_blocks(request, share, block_size)
+        while needed > free_blocks and len(running) > at:
             victim = running.pop()
-            free_blocks += held(victim)
+            free_blocks += held_blocks(victim, block_size)
             preempted.append(victim)
         if len(running) == at:
             break
-        free_blocks -= held(request, share) - held(request)
+        free_blocks -= needed
         budget -= share
         scheduled[request["id"]] = share
         at += 1
     while waiting and not preempted and budget > 0 and len(running) < max_seqs:
         request = waiting[0]
         share = min(request["tokens"] - request["computed"], budget)
-        if held(request, share) - held(request) > free_blocks:
+        needed = new_blocks(request, share, block_size)
+        if needed > free_blocks:
             break
-        free_blocks -= held(request, share) - held(request)
+        free_blocks -= needed
         budget -= share
         scheduled[request["id"]] = share
         running.append(waiting.pop(0))
@@ -434,12 +442,10 @@ def knee(sweep, ttft_ms, tpot_ms, share):
     """The offered rate with the highest goodput among those that were served, and that goodput."""
 
     ### BEGIN SOLUTION
-    def in_time(ttft, tpot):
-        return ttft is not None and ttft <= ttft_ms and (tpot is None or tpot <= tpot_ms)
-
     found = []
     for rate, seconds, requests in sweep:
-        met = sum(in_time(*one) for one in requests)
+        answered = [(ttft, tpot or 0) for ttft, tpot in requests if ttft is not None]
+        met = sum(ttft <= ttft_ms and tpot <= tpot_ms for ttft, tpot in answered)
         if met >= share * len(requests):
             found.append([rate, met / seconds])
     return min(found, key=lambda probe: (-probe[1], probe[0]), default=None)
@@ -991,7 +997,7 @@ for graphs in (True, False):
     spec = vllm_container.container(
         qwen, huggingface=Path("$HOME/.cache/huggingface"), cuda_graphs=graphs, kv_cache_dtype="fp8", max_num_seqs=64
     )
-    print(" ".join(spec.docker_argv(host_port=8000)), "\n")
+    print(spec.command_line(host_port=8000), "\n")
 
 # %% [markdown]
 # What the flags are for, and what is often said of them:

@@ -160,7 +160,7 @@ def test_the_baseline_is_always_installed_and_cannot_be_removed():
         install.uninstall("transformers")
 
 
-@pytest.mark.parametrize("engine", ["llama.cpp", "vllm", "sglang"])
+@pytest.mark.parametrize("engine", ["llama.cpp", "vllm", "sglang", "medusa-llm"])
 def test_every_pin_is_exact_and_torch_is_the_one_that_is_installed_first(engine):
     lines = [
         line
@@ -181,6 +181,7 @@ def test_every_pin_is_exact_and_torch_is_the_one_that_is_installed_first(engine)
         ("llama.cpp", [["-r", "requirements.txt"]]),
         ("vllm", [["torch"], ["-r", "requirements.txt"], ["--no-deps", "-r", "no-deps.txt"]]),
         ("sglang", [["torch"], ["--no-deps", "-r", "no-deps.txt"]]),
+        ("medusa-llm", [["torch"], ["-r", "requirements.txt"], ["--no-deps", "-r", "no-deps.txt"]]),
     ],
 )
 def test_pytorch_comes_first_and_what_may_bring_nothing_along_comes_last_and_alone(engine, installed):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -112,6 +113,14 @@ CASES = [
     ({"chunked_prefill": False, "kv_cache_dtype": "int8_per_token_head"},
      {"enable_chunked_prefill": False, "kv_cache_dtype": "int8_per_token_head"}),
 ]  # fmt: skip
+
+
+def test_its_line_for_a_shell_reads_back_as_its_arguments_and_names_no_home():
+    spec = vllm_container.container(QWEN, huggingface=Path.home() / "my models")
+    line = spec.command_line(8123)
+    assert str(Path.home()) + "/my" not in line
+    words = [word.replace("~", str(Path.home()), 1) if word[0] == "~" else word for word in shlex.split(line)]
+    assert words == list(spec.docker_argv(8123))
 
 
 @pytest.mark.engine("vllm")

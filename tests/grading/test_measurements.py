@@ -7,13 +7,17 @@ from typing import Any
 
 import pytest
 
+from labs_helpers import syllabus
+from labs_helpers.grading import rubric
 from labs_helpers.grading.measurements import Claim, accept, examine
 from labs_helpers.grading.rubric import Plausibility
 from labs_helpers.grading.witness import Reading, Seen, Sighting
 from labs_helpers.results import LabResult, Load, Measurement
+from labs_helpers.syllabus.requirements import LOOP
 
 T0 = 1_790_000_000.0
 LIMITS = Plausibility()
+LABS = syllabus.built()
 
 
 def seen(rate: float = 100.0, seconds: int = 10, started: float = T0, listening: float = T0 + 2) -> dict[str, Seen]:
@@ -72,6 +76,12 @@ def test_an_engine_without_counters_is_held_to_the_roofline() -> None:
 def test_tokens_are_added_up_over_all_runs_of_an_engine() -> None:
     assert len(doubts(*[measured("completion_tokens", 400) for _ in range(4)])) == 4
     assert doubts(*[measured("completion_tokens", 240) for _ in range(4)]) == []
+
+
+def test_the_courses_own_loop_needs_no_server_and_earns_no_points() -> None:
+    assert doubts(measured("speedup", 2.5, engine=LOOP)) == []
+    rules = [rule for entry in LABS for rule in rubric.load(entry).rubric.measurements]
+    assert [rule for rule in rules if rule.args.get("engine") == LOOP] == []
 
 
 def test_references_are_not_judged() -> None:
