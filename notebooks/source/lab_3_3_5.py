@@ -371,9 +371,10 @@ plots.cost_breakdown(
 
 # %% [markdown]
 # **What just happened?** Medusa drafts everything in one small product; EAGLE-3 runs a layer once per place, one after the
-# other. On this model a draft step is about a tenth of a model step, and small operations cost more than their
-# arithmetic. On an 8B model, one layer is a 32nd. So the same acceptance buys less here than in the papers, and that is
-# the reason, not the method. To say how EAGLE-3 does on *your* machine, you need both bars, not the acceptance alone.
+# other. Here a draft step is about a twentieth of a model step, so that a chain of five adds a quarter to each round. On
+# an 8B model, one layer is a 32nd of a step, and a GPU verifies longer chains for nothing. So the same acceptance buys
+# less here than in the papers, and that is the reason, not the method. To say how EAGLE-3 does on *your* machine, you
+# need both bars, not the acceptance alone.
 #
 # ## Part 6. On real engines
 #
@@ -463,10 +464,11 @@ rows["labs speculation"]["plain tokens/s"] = round(ours.measurement("output_thro
 pd.DataFrame(rows).T
 
 # %% [markdown]
-# **What just happened?** Three implementations, one draft, and the acceptance agrees. The speedups do not, and need not:
-# each is against its own plain decoding. The slower an engine's plain step is, the cheaper a draft looks beside it.
-# SGLang's kernels here are the course's own, in plain PyTorch, and its plain step is slow; so its ratio flatters. Compare
-# ratios only together with the rates they are ratios of.
+# **What just happened?** Three implementations, one draft, and the acceptance agrees. The speedups do not: each is against
+# its own plain decoding, and each pays its own price for a round. Our loop fuses the draft's step; vLLM runs the draft's
+# layer five times through its general code; SGLang's kernels here are the course's own, in plain PyTorch, where many
+# small operations cost much of what is saved. Acceptance carries over from one engine to the next, the cost of a round
+# does not. Compare ratios only together with the rates they are ratios of.
 #
 # ## Part 7. Against the published tables
 #
