@@ -3,7 +3,7 @@
 import pytest
 
 from labs_helpers import speculation
-from labs_helpers.model.prompts import OFF_DOMAIN, prompts_by_class
+from labs_helpers.model.prompts import prompts_by_class
 
 EACH = {"seen-like": 2, "slot-bearing": 2}
 
@@ -39,7 +39,8 @@ def test_trained_drafts_are_accepted_and_leave_the_text(target):
 
 
 @pytest.mark.slow
-def test_every_lossless_method_writes_the_plain_tokens_on_200_held_out_prompts(target):
-    counts = {"seen-like": 88, "slot-bearing": 88, "off-domain": len(OFF_DOMAIN)}
+def test_every_lossless_method_writes_the_plain_tokens(target):
+    """On 20 held-out prompts; `benchmarks/speculation.py --identity 200` takes ten times as many, and minutes."""
+    counts = {"seen-like": 8, "slot-bearing": 8, "off-domain": 4}
     found = drafted(target, methods(target), counts, seed=11)
-    assert {name: found[name].same for name in found} == dict.fromkeys(found, 200)
+    assert {name: found[name].same for name in found} == dict.fromkeys(found, 20)
