@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from labs_helpers.errors import LabsError
 from labs_helpers.model.architecture import SPEC
 from labs_helpers.model.gguf import PRECISIONS, gguf_name, rotary_from_gguf, rotary_to_gguf, write_gguf
-from labs_helpers.model.spec import gguf_path, shipped_dir
+from labs_helpers.model.spec import gguf_path, made_in_cache, shipped_dir
 from labs_helpers.model.tokenizer import fast_tokenizer
 
 TOLERANCE = {"f32": 0.0, "bf16": 0.0, "f16": 1e-3, "q8_0": 1e-2}
@@ -72,3 +72,16 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("LABS_CACHE", str(blocker))
     with pytest.raises(LabsError, match="cannot write"):
         gguf_path("q8_0")
+
+
+def test_what_is_made_in_the_cache_can_be_read_by_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grading runs engines as another user, and safetensors writes for the owner only."""
+    monkeypatch.setenv("LABS_CACHE", str(tmp_path))
+
+    def make(folder: Path) -> None:
+        (folder / "inner").mkdir(parents=True, mode=0o700)
+        (folder / "inner" / "weights").touch(mode=0o600)
+
+    made = made_in_cache("draft", make)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (made, *made.rglob("*"))}
+    assert modes == {"draft": 0o755, "inner": 0o755, "weights": 0o644}
